@@ -1,0 +1,446 @@
+"""Every message on the wire, one class each, and the specification of a job. Nothing here does I/O.
+
+Typed and bounded: whatever a peer sends is one of these or a ProtocolError. Never pickle.
+"""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from zmqmr.errors import ProtocolError
+
+PROTOCOL = 1
+
+AttemptNumber = Annotated[int, Meta(ge=1, le=1000)]
+Count = Annotated[int, Meta(ge=0)]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:-]{1,200}$")]
+Text = Annotated[str, Meta(max_length=256_000)]
+Counters = dict[str, dict[str, int]]  # group -> counter -> value
+
+
+class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A part of a message."""
+
+
+class Message(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Base of the wire unions; the tag is the class name."""
+
+
+# --- the job ---------------------------------------------------------------------------------
+
+
+class InputFile(Struct, frozen=True):
+    """One input as it was when the job was planned; a later difference fails the job."""
+
+    path: str  # absolute
+    size: Count  # bytes on disk
+    mtime_ns: int
+    codec: Literal["", "gz", "bz2", "zst"] = ""
+
+
+class Piece(Struct, frozen=True):
+    """The lines of `file` that start at an offset in [start, start + length).
+
+    For a compressed file always the whole of it: start 0, length its size on disk.
+    """
+
+    file: InputFile
+    start: Count
+    length: Count
+
+
+class Split(Struct, frozen=True):
+    """The input of one map task: one piece, or several small files packed together."""
+
+    pieces: tuple[Piece, ...]
+
+
+class Substep(Struct, frozen=True):
+    """A mapper, combiner or reducer of a step."""
+
+    kind: Literal["script", "command"]
+    command: tuple[str, ...] = ()  # kind command: the argument list to run
+    pre_filter: str = ""  # kind script: a shell command that filters the input
+
+
+class Partitioner(Struct, frozen=True):
+    """How a record finds its partition: crc32 of the chosen bytes of its key, modulo partitions.
+
+    kind "key": the bytes before the first TAB. kind "fields": Hadoop's KeyFieldBasedPartitioner,
+    fields `first` to `last` (from 1, inclusive; 0: to the end) of the line split at `separator`.
+    """
+
+    kind: Literal["key", "fields"] = "key"
+    first: Count = 1
+    last: Count = 1
+    separator: str = "\t"
+
+
+class Step(Struct, frozen=True):
+    """One step of the job."""
+
+    mapper: Substep | None
+    combiner: Substep | None
+    reducer: Substep | None
+    partitions: Annotated[int, Meta(ge=1, le=100_000)]
+    jobconf: dict[str, str]  # as the tasks see it, names with dots
+    partitioner: Partitioner = Partitioner()
+    map_attempts: AttemptNumber = 4
+    reduce_attempts: AttemptNumber = 4
+    timeout_seconds: float = 600.0  # without progress; 0: never
+    compress: Literal["", "gz", "bz2"] = ""  # of the step's output files
+
+
+class JobSpec(Struct, frozen=True):
+    """All that is needed to run a job; made by the client, immutable from then on."""
+
+    job: Name
+    label: str
+    script: str  # name of the job file in the working directory
+    task_args: tuple[str, ...]  # the job's own switches, passed to every task
+    steps: tuple[Step, ...]
+    splits: tuple[Split, ...]
+    input_mode: Literal["lines", "nlines", "files"]  # nlines: key is the offset; files: mapper_raw
+    output_dir: str  # absolute; must exist and be empty when the job starts
+    step_output_dir: str  # absolute or ""
+    bundle: str  # absolute path of the packed working directory
+    bundle_sha256: str
+    cmdenv: dict[str, str]
+    python_path: tuple[str, ...] = ()  # names in the working directory, put on PYTHONPATH
+    task_python: tuple[str, ...] = ()  # run tasks with this interpreter, as subprocesses
+    sh: tuple[str, ...] = ("/bin/sh", "-ex")
+    sort: tuple[str, ...] = ("sort",)
+    setup_script: str = ""  # name in the working directory of the setup wrapper
+    sort_values: bool = False
+
+
+# --- agent to coordinator --------------------------------------------------------------------
+
+
+class Register(Message, frozen=True):
+    """A worker offers its slots; always the first message of an epoch."""
+
+    worker: Name
+    epoch: int
+    host: str
+    pid: int
+    slots: Annotated[int, Meta(ge=1, le=4096)]
+    shuffle: str  # endpoint where its agent takes frames
+    version: str
+    protocol: int = PROTOCOL
+
+
+class Heartbeat(Message, frozen=True):
+    """Sent from the agent's main loop: the loop turns, so the worker is alive."""
+
+    epoch: int
+
+
+class AttemptProgress(Message, frozen=True):
+    job: Name
+    task: Name
+    attempt: AttemptNumber
+    epoch: int
+    records: Count  # input records so far
+    bytes: Count  # input bytes so far
+    status: str = ""
+
+
+class FrameCount(Struct, frozen=True, array_like=True):
+    """What an attempt sent to one partition."""
+
+    partition: Count
+    frames: Count
+    bytes: Count
+
+
+class AttemptDone(Message, frozen=True):
+    """An attempt has read all of its input and sent or written all of its output."""
+
+    job: Name
+    task: Name
+    attempt: AttemptNumber
+    epoch: int
+    counters: dict[str, Counters]  # by step number, as a string
+    frames: tuple[FrameCount, ...] = ()
+    records: Count = 0
+    bytes: Count = 0
+    output_records: Count = 0
+    output_bytes: Count = 0
+
+
+class Failure(Struct, frozen=True):
+    """Why an attempt failed, in the pieces that an explanation is made of."""
+
+    reason: Text  # one line
+    traceback: Text = ""
+    path: str = ""
+    offset: int | None = None  # bytes
+    record: str = ""  # escaped and cut
+    stderr: Text = ""  # its last lines
+    fatal: bool = False  # another attempt would fail alike: do not retry
+
+
+class AttemptFailed(Message, frozen=True):
+    job: Name
+    task: Name
+    attempt: AttemptNumber
+    epoch: int
+    failure: Failure
+
+
+class Committed(Message, frozen=True):
+    """This worker has done its part of the commit."""
+
+    job: Name
+    task: Name
+    attempt: AttemptNumber
+    epoch: int
+
+
+class CommitFailed(Message, frozen=True):
+    """This worker could not do its part of the commit; the attempt must be run again."""
+
+    job: Name
+    task: Name
+    attempt: AttemptNumber
+    epoch: int
+    failure: Failure
+
+
+class OpenFailed(Message, frozen=True):
+    """This worker cannot run the job at all: bad bundle, setup failed, job file does not import."""
+
+    job: Name
+    epoch: int
+    failure: Failure
+
+
+FromAgent = (
+    Register
+    | Heartbeat
+    | AttemptProgress
+    | AttemptDone
+    | AttemptFailed
+    | Committed
+    | CommitFailed
+    | OpenFailed
+)
+
+
+# --- coordinator to agent --------------------------------------------------------------------
+
+
+class Welcome(Message, frozen=True):
+    """The coordinator accepted a Register."""
+
+    epoch: int
+
+
+class Refused(Message, frozen=True):
+    """The coordinator does not take this peer; `reason` says why. The peer gives up."""
+
+    reason: Text
+
+
+class OpenJob(Message, frozen=True):
+    """A job begins: fetch its bundle, be ready to run its attempts."""
+
+    spec: JobSpec
+
+
+class Launch(Message, frozen=True):
+    """Run an attempt. `links` is the chain of substeps, as (step, "mapper" or "reducer")."""
+
+    job: Name
+    task: Name
+    attempt: AttemptNumber
+    stage: Count
+    number: Count  # of the task in its stage: split or partition
+    links: tuple[tuple[int, Literal["mapper", "reducer"]], ...]
+    combine: bool  # the last link is a mapper whose step has a combiner
+    split: Split | None  # a map task's input, or
+    source: int | None  # the stage whose partition `number` is the input
+    partitions: Count  # of the output; 0: the output is a file
+    owners: tuple[str, ...]  # shuffle endpoint of each partition's owner
+    tasks: Count  # in this stage
+
+
+class Kill(Message, frozen=True):
+    job: Name
+    task: Name
+    attempt: AttemptNumber
+
+
+class Commit(Message, frozen=True):
+    """Make this attempt's output the task's output: join its frames, or rename its file."""
+
+    job: Name
+    task: Name
+    attempt: AttemptNumber
+    stage: Count
+    frames: tuple[FrameCount, ...]  # those this worker must hold
+
+
+class Discard(Message, frozen=True):
+    """Forget the output of an attempt that will not be committed."""
+
+    job: Name
+    task: Name
+    attempt: AttemptNumber
+
+
+class EndStage(Message, frozen=True):
+    """All tasks that read this stage's output are committed: its data may go."""
+
+    job: Name
+    stage: Count
+
+
+class EndJob(Message, frozen=True):
+    """The job is over: kill its attempts, remove what it left."""
+
+    job: Name
+
+
+class Shutdown(Message, frozen=True):
+    """End this agent after cleaning up."""
+
+
+ToAgent = (
+    Welcome
+    | Refused
+    | OpenJob
+    | Launch
+    | Kill
+    | Commit
+    | Discard
+    | EndStage
+    | EndJob
+    | Shutdown
+)
+
+
+# --- client and coordinator ------------------------------------------------------------------
+
+
+class Submit(Message, frozen=True):
+    spec: JobSpec
+    version: str
+    protocol: int = PROTOCOL
+
+
+class Cancel(Message, frozen=True):
+    """Kill the job; answered by JobEnded."""
+
+    job: Name
+
+
+class Ping(Message, frozen=True):
+    """The client is still there."""
+
+    job: Name
+
+
+FromClient = Submit | Cancel | Ping
+
+
+class StageProgress(Struct, frozen=True):
+    stage: Count
+    step: Count
+    kind: Literal["map", "reduce"]
+    tasks: Count
+    done: Count
+    running: Count
+    records: Count
+    bytes: Count
+    total_bytes: Count  # 0: not known
+    failures: Count
+    status: str = ""  # the newest set_status
+
+
+class JobUpdate(Message, frozen=True):
+    """Progress, a few times a second and whenever a stage ends."""
+
+    job: Name
+    stages: tuple[StageProgress, ...]
+    slots: Count
+    workers: Count
+    waiting: str = ""  # why nothing runs
+
+
+class AttemptReport(Message, frozen=True):
+    """An attempt failed and is run again, or ends the job (`final`)."""
+
+    job: Name
+    host: str
+    step: Count
+    task: Name
+    attempt: AttemptNumber
+    attempts: AttemptNumber
+    final: bool
+    failure: Failure
+
+
+class JobEnded(Message, frozen=True):
+    job: Name
+    state: Literal["succeeded", "failed", "killed"]
+    counters: tuple[Counters, ...] = ()  # of committed attempts, by step
+    reason: Text = ""
+    stages: tuple[StageProgress, ...] = ()
+
+
+ToClient = Refused | JobUpdate | AttemptReport | JobEnded
+
+
+# --- executor and attempt, over a socket pair and a pipe --------------------------------------
+
+
+class ExecutorReady(Message, frozen=True):
+    pid: int
+
+
+class ExecutorFailed(Message, frozen=True):
+    """The job cannot be loaded here."""
+
+    failure: Failure
+
+
+class AttemptEnded(Message, frozen=True):
+    """From the executor: an attempt's process is gone."""
+
+    task: Name
+    attempt: AttemptNumber
+    done: AttemptDone | None
+    failure: Failure | None
+
+
+FromExecutor = ExecutorReady | ExecutorFailed | AttemptProgress | AttemptEnded
+
+
+class Run(Message, frozen=True):
+    """To the executor: fork an attempt."""
+
+    launch: Launch
+    epoch: int
+    runs: tuple[str, ...]  # a reduce task's sorted runs
+    directory: str  # the attempt's own, made by the agent; holds its output until commit
+    output: str  # where the attempt writes its output, or "" for a shuffle
+
+
+ToExecutor = Run | Kill
+
+_decoders: dict[Any, msgspec.msgpack.Decoder[Any]] = {}
+encode = msgspec.msgpack.Encoder().encode
+
+
+def decode(frame: bytes, union: Any) -> Any:
+    """The message in `frame`, one of `union`; any failure is a ProtocolError."""
+    decoder = _decoders.get(union)
+    if decoder is None:
+        decoder = _decoders[union] = msgspec.msgpack.Decoder(union)
+    try:
+        return decoder.decode(frame)
+    except (ValueError, RecursionError) as error:  # bad UTF-8 and deep nesting too
+        raise ProtocolError(f"undecodable frame of {len(frame)} bytes: {error}") from error

@@ -1,0 +1,81 @@
+"""Every setting, its default and its unit. Read once, at start, from one place.
+
+Each field is the environment variable ZMQMR_<NAME>. An unknown ZMQMR_ variable is an error, so that a
+typing mistake is never silently ignored.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+from zmqmr.errors import SettingsError
+
+MIB = 1024**2
+
+# Read by the start-up hook and the tests' tools, before or beside any Settings object.
+_OTHER_VARIABLES = {"ZMQMR_NO_HOOK"}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The values in force; immutable, passed down explicitly."""
+
+    heartbeat_seconds: float = 1.0  # between two heartbeats of an agent
+    heartbeats_missed: int = 5  # this many missed: the worker is lost
+    max_attempts: int = 4  # failures of one task that fail the job
+    kill_seconds: float = 5.0  # between TERM and KILL of an attempt
+    split_bytes: int = 64 * MIB  # largest input split
+    split_floor_bytes: int = 4 * MIB  # smallest split that a plain file is cut into
+    partition_bytes: int = 8 * MIB  # input bytes for each reduce partition ...
+    max_partitions: int = 32  # ... up to this many partitions, unless the job says
+    block_bytes: int = 1 * MIB  # input is read in blocks of this size
+    max_line_bytes: int = 64 * MIB  # a longer line is an error
+    frame_bytes: int = 256 * 1024  # map output is sent in frames of this size
+    frames_in_flight: int = 16  # high-water mark of a shuffle connection, frames
+    run_bytes: int = 16 * MIB  # partition bytes sorted into one run
+    hold_bytes: int = 256 * MIB  # uncommitted shuffle bytes an agent keeps in memory
+    combine_values: int = 1_000_000  # values a combiner's table holds before it is combined
+    sort_memory: str = "64M"  # GNU sort's -S
+    stderr_bytes: int = 1 * MIB  # of a task's standard error kept, from its end
+    max_counters: int = 10_000  # counters of one job
+    status_port: int = 2680  # 0: no status page
+    progress_seconds: float = 0.5  # between two progress reports of an attempt
+
+    @property
+    def worker_timeout_seconds(self) -> float:
+        return self.heartbeat_seconds * self.heartbeats_missed
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
+        """The settings of an environment; SettingsError names the variable that is wrong."""
+        known = {f"ZMQMR_{field.name.upper()}": field for field in fields(cls)}
+        values: dict[str, object] = {}
+        for variable in sorted(v for v in environ if v.startswith("ZMQMR_")):
+            if variable in _OTHER_VARIABLES:
+                continue
+            if variable not in known:
+                raise SettingsError(f"{variable} is not a setting of zmqmr; unset it")
+            field = known[variable]
+            kind = type(field.default)
+            try:
+                values[field.name] = kind(environ[variable])
+            except ValueError:
+                raise SettingsError(
+                    f"{variable}={environ[variable]!r} must be of type {kind.__name__}"
+                ) from None
+        settings = cls(**values)  # type: ignore[arg-type]
+        settings._check()
+        return settings
+
+    def _check(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            low = 0 if field.name == "status_port" else 1e-3
+            if isinstance(value, int | float) and value < low:
+                raise SettingsError(f"ZMQMR_{field.name.upper()}={value} is too small")
+        if self.status_port > 65535:
+            raise SettingsError("ZMQMR_STATUS_PORT must be 0 to 65535")
+        if self.split_floor_bytes > self.split_bytes:
+            raise SettingsError("ZMQMR_SPLIT_FLOOR_BYTES must not exceed ZMQMR_SPLIT_BYTES")
+        if self.frame_bytes > 8 * MIB:
+            raise SettingsError("ZMQMR_FRAME_BYTES must not exceed 8 MiB")
