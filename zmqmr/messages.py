@@ -416,7 +416,15 @@ class AttemptEnded(Message, frozen=True):
     failure: Failure | None
 
 
+FromAttempt = AttemptProgress | AttemptDone | AttemptFailed
 FromExecutor = ExecutorReady | ExecutorFailed | AttemptProgress | AttemptEnded
+
+
+class Begin(Message, frozen=True):
+    """To the executor, first and once: load this job, in this directory."""
+
+    spec: JobSpec
+    work: str
 
 
 class Run(Message, frozen=True):
@@ -424,12 +432,13 @@ class Run(Message, frozen=True):
 
     launch: Launch
     epoch: int
-    runs: tuple[str, ...]  # a reduce task's sorted runs
+    runs: tuple[str, ...]  # a reduce task's sorted runs, or the part file that a map task reads
     directory: str  # the attempt's own, made by the agent; holds its output until commit
     output: str  # where the attempt writes its output, or "" for a shuffle
+    compress: Literal["", "gz", "bz2"]  # of that output
 
 
-ToExecutor = Run | Kill
+ToExecutor = Begin | Run | Kill
 
 _decoders: dict[Any, msgspec.msgpack.Decoder[Any]] = {}
 encode = msgspec.msgpack.Encoder().encode

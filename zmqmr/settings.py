@@ -38,6 +38,7 @@ class Settings:
     sort_memory: str = "64M"  # GNU sort's -S
     stderr_bytes: int = 1 * MIB  # of a task's standard error kept, from its end
     max_counters: int = 10_000  # counters of one job
+    worker_wait_seconds: float = 60.0  # a job waits this long for a worker
     status_port: int = 2680  # 0: no status page
     progress_seconds: float = 0.5  # between two progress reports of an attempt
 

@@ -1,0 +1,48 @@
+# `make test` is the one command that proves the project; .ci/run calls it.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: test check pytest wheel format clean
+
+test: check pytest
+
+# What needs no run: style, types.
+check: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# From tests/, so that `import zmqmr` finds the installed wheel, in child processes too, and not the source tree.
+pytest: $(VENV)/.installed
+	cd tests && env -u PYTHONPATH ../$(BIN)/pytest $(ARGS)
+
+wheel: dist/.built
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+
+SOURCES := $(shell find zmqmr build_support -type f ! -name '*.pyc') setup.cfg pyproject.toml MANIFEST.in $(wildcard README.md)
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	  || { echo "zmqmr needs Python 3.10 or later; say which: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' \
+	  || { echo "this Python has no venv module; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# setuptools packs what it finds in build/, removed modules included: start from nothing.
+dist/.built: $(VENV)/bin/python $(SOURCES)
+	rm -rf build dist *.egg-info
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	touch $@
+
+$(VENV)/.installed: dist/.built
+	$(BIN)/python -m pip install --quiet "$$(echo dist/*.whl)[dev]"
+	$(BIN)/python -m pip install --quiet --force-reinstall --no-deps dist/*.whl
+	touch $@

@@ -1,0 +1,88 @@
+"""What every test shares: the distribution, built once a session, the Pythons, and the rule about skips."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from environment import PYTHONS, ROOT, clean_environment, find_python
+
+# Under CI a test may be skipped only with a reason that starts with one of these.
+ALLOWED_SKIPS = tuple(f"not present: python{version}" for version in PYTHONS)
+
+_refused_skips: list[str] = []
+
+
+@pytest.hookimpl
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    _note_skip(report)
+
+
+@pytest.hookimpl
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    _note_skip(report)
+
+
+def _note_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if not report.skipped or hasattr(report, "wasxfail") or not isinstance(report.longrepr, tuple):
+        return
+    reason = str(report.longrepr[2]).removeprefix("Skipped: ")
+    if not reason.startswith(ALLOWED_SKIPS):
+        _refused_skips.append(f"{report.nodeid}: {reason}")
+
+
+@pytest.hookimpl
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if _refused_skips and os.environ.get("CI") == "true" and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _refused_skips and os.environ.get("CI") == "true":
+        terminalreporter.section("tests that must not be skipped under CI", red=True)
+        for line in _refused_skips:
+            terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the source tree, without what a build or a test leaves in it."""
+    copy = tmp_path_factory.mktemp("source") / "zmqmr"
+    left = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__")
+    shutil.copytree(ROOT, copy, ignore=left)
+    return copy
+
+
+@pytest.fixture(scope="session")
+def distributions(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the source distribution, and the wheel that was built from it."""
+    folder = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--outdir", str(folder), str(source)]
+    subprocess.run(command, check=True, env=clean_environment(), capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def wheel(distributions: Path) -> Path:
+    """The wheel."""
+    (path,) = distributions.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="session")
+def make_venv(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """make_venv(version, *what) makes a virtual environment, pip-installs `what`, and gives its python."""
+
+    def make(version: str, *what: str) -> Path:
+        folder = tmp_path_factory.mktemp(f"python{version}-")
+        subprocess.run([find_python(version), "-m", "venv", str(folder)], check=True, env=clean_environment())
+        python = folder / "bin" / "python"
+        pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--quiet", "install", *what]
+        subprocess.run(pip, check=True, env=clean_environment())
+        return python
+
+    return make

@@ -1,0 +1,7 @@
+"""`python -m zmqmr` is `zmqmr`."""
+
+import sys
+
+from zmqmr.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,93 @@
+"""zmqmr-run: run a job file with `-r zeromq`, needing neither the start-up hook nor a change of the file.
+
+A short job is over in a fraction of a second, so this module imports little before the job file does.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from zmqmr import __version__, hook
+from zmqmr.data.jobfile import run_job_file
+from zmqmr.errors import EXIT_INTERRUPTED, EXIT_JOB_FAILED, EXIT_OK, EXIT_USAGE, UsageError, ZmqmrError
+
+HELP = """\
+usage: zmqmr-run JOB.py [switches of mrjob and of the job] [input ...]
+
+Runs an mrjob job over ZeroMQ: on this machine, or on a cluster. Without inputs it reads standard input.
+
+  zmqmr-run job.py input.txt                 print the output
+  zmqmr-run job.py -o out logs/*.gz          write the output to the folder out
+  zmqmr-run job.py -r inline input.txt       use one of mrjob's own runners instead
+  zmqmr-run job.py --help -r zeromq          show every switch
+
+Exit status: 0 done, 1 the job failed, 2 wrong usage, 3 no coordinator, 130 interrupted.
+`zmqmr doctor` checks this machine.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; its exit status. `argv` is the command line without the program's name."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if args[:1] in (["-h"], ["--help"]):
+        print(HELP, end="")
+        return EXIT_OK
+    if args == ["--version"]:
+        print(f"zmqmr-run {__version__}")
+        return EXIT_OK
+    try:
+        return _run(args)
+    except ZmqmrError as error:
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _fail("interrupted", EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        if not _reader_has_gone():
+            raise
+        return EXIT_JOB_FAILED
+    except (OSError, NotImplementedError) as error:
+        if not _raised_by_mrjob(error):
+            raise
+        return _fail(str(error), EXIT_USAGE)
+
+
+def _run(args: Sequence[str]) -> int:
+    if not args:
+        raise UsageError(f"no job file is given\n\n{HELP.rstrip()}")
+    path, *rest = args
+    if path.startswith("-"):
+        raise UsageError(f"the job file comes first, then its switches: zmqmr-run JOB.py {path} ...")
+    hook.install()
+    # The last -r counts: the user's own one wins, however it is spelt. With one, help is about the runner.
+    wants_help = not {"-h", "--help"}.isdisjoint(rest)
+    run_job_file(path, rest if wants_help else ["-r", hook.ALIAS, *rest])
+    sys.stdout.flush()
+    return EXIT_OK
+
+
+def _fail(message: str, exit_code: int) -> int:
+    print(f"zmqmr-run: {message}", file=sys.stderr)
+    return exit_code
+
+
+def _raised_by_mrjob(error: BaseException) -> bool:
+    """Whether mrjob itself raised it, as it does for a missing input; not the job, and not zmqmr."""
+    *_, (frame, _line) = traceback.walk_tb(error.__traceback__)
+    return frame.f_globals.get("__name__", "").partition(".")[0] == "mrjob"
+
+
+def _reader_has_gone() -> bool:
+    """Whether standard output is a pipe that nobody reads (`| head`); if so, it is sent to nowhere."""
+    import select
+
+    poll = select.poll()
+    poll.register(1, 0)
+    gone = any(events & select.POLLERR for _, events in poll.poll(0))
+    if gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return gone
+
+
+if __name__ == "__main__":
+    sys.exit(main())

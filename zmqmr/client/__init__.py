@@ -1,0 +1,1 @@
+"""The thin client: mrjob's runner class for `-r zeromq`."""

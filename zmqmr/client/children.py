@@ -1,0 +1,46 @@
+"""The child processes of a local cluster, forked with arguments or executed with them on the command line."""
+
+import base64
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from zmqmr.settings import Settings
+
+
+def _coordinator(arguments: dict[str, Any]) -> None:
+    from zmqmr.coordinator.service import run_coordinator
+
+    run_coordinator(arguments)
+
+
+def _agent(arguments: dict[str, Any]) -> None:
+    from zmqmr.worker.agent import run_agent
+    from zmqmr.worker.spawn import ExecutorProcess
+
+    # Forked before the agent has a ZeroMQ context, whose threads no fork may have.
+    spare = ExecutorProcess.fork(close=[arguments["lifeline"]])
+    run_agent({**arguments, "spare": spare})
+
+
+MAINS: dict[str, Callable[[dict[str, Any]], None]] = {"coordinator": _coordinator, "agent": _agent}
+
+
+def to_argument(arguments: dict[str, Any]) -> str:
+    """Arguments as one word of a command line."""
+    return base64.b64encode(msgspec.json.encode(arguments)).decode()
+
+
+def from_argument(argument: str) -> dict[str, Any]:
+    """The arguments that `to_argument` was given."""
+    arguments: dict[str, Any] = msgspec.json.decode(base64.b64decode(argument))
+    arguments["settings"] = Settings(**arguments["settings"])
+    return arguments
+
+
+if __name__ == "__main__":
+    import mrjob.job  # noqa: F401  the executor is forked from here and needs it
+
+    MAINS[sys.argv[1]](from_argument(sys.argv[2]))

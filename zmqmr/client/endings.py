@@ -1,0 +1,118 @@
+"""How errors reach the user: as one line and an exit status from a command, as an exception in a program.
+
+mrjob's run_job catches failed steps only; anything else that a runner raises would end a job file with a
+traceback of mrjob. So where run_job drives the runner, errors are said here and become SystemExit. A program
+that calls make_runner() and run() itself gets the exception.
+"""
+
+import contextlib
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import NoReturn
+
+from zmqmr.client.texts import printable
+from zmqmr.errors import EXIT_INTERRUPTED, EXIT_USAGE, InputError, ZmqmrError
+
+log = logging.getLogger("mrjob.zeromq")
+
+_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP came; cleans up like an interrupt from the keyboard."""
+
+    def __init__(self, number: int):
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 128 + number
+
+
+@contextlib.contextmanager
+def said_to_user(*, constructing: bool = False) -> Iterator[None]:
+    """Turns errors inside into one line and SystemExit, when run_job drives the runner.
+
+    `constructing`: also mrjob's own errors about options and files, which have no class of their own.
+    """
+    try:
+        yield
+    except ZmqmrError as error:
+        if not _driven_by_run_job():
+            raise
+        _end(str(error), error.exit_code)
+    except KeyboardInterrupt as error:
+        if not _driven_by_run_job():
+            raise
+        _end("interrupted", getattr(error, "exit_code", EXIT_INTERRUPTED))
+    except (ValueError, TypeError, OSError) as error:
+        if not constructing or not _driven_by_run_job():
+            raise
+        log.debug("mrjob refuses the job's options", exc_info=True)
+        _end(str(error), EXIT_USAGE)
+
+
+@contextlib.contextmanager
+def nothing_started() -> Iterator[None]:
+    """An InputError inside counts as wrong usage: the job did not begin."""
+    try:
+        yield
+    except InputError as error:
+        error.exit_code = EXIT_USAGE
+        raise
+
+
+@contextlib.contextmanager
+def signals_clean_up() -> Iterator[None]:
+    """SIGTERM and SIGHUP raise Terminated inside, unless the program handles them itself."""
+    previous = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in _SIGNALS:
+            if signal.getsignal(number) is signal.SIG_DFL:
+                previous[number] = signal.signal(number, _terminate)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
+    raise Terminated(number)
+
+
+def _driven_by_run_job() -> bool:
+    """Whether MRJob.run_job is among the callers of this function."""
+    job_module = sys.modules.get("mrjob.job")
+    if job_module is None:
+        return False
+    code = job_module.MRJob.run_job.__code__
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code is code:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _end(message: str, exit_code: int) -> NoReturn:
+    """Say `message`, even after --quiet when nothing was started, as a wrong switch is; then end."""
+    message = printable(message)
+    if is_shown(logging.ERROR):
+        log.error("%s", message)
+    elif exit_code == EXIT_USAGE:
+        print(message, file=sys.stderr)
+    raise SystemExit(exit_code)
+
+
+def is_shown(level: int) -> bool:
+    """Whether messages of `level` go anywhere: not after --quiet, nor in a program without logging."""
+    logger: logging.Logger | None = log
+    if not log.isEnabledFor(level):
+        return False
+    while logger is not None:
+        if any(h.level <= level and not isinstance(h, logging.NullHandler) for h in logger.handlers):
+            return True
+        logger = logger.parent if logger.propagate else None
+    return False

@@ -1,0 +1,47 @@
+"""Runner options: those that zmqmr adds to mrjob's, and which of mrjob's it knows."""
+
+from typing import Any
+
+OWN = frozenset({"task_runner_alias"})
+LOCAL = frozenset(
+    {"hadoop_version", "num_cores", "sort_bin"}
+)  # of mrjob's local runner, with the same meaning
+SPARK_ONLY = frozenset({"spark_args", "spark_submit_bin"})
+
+
+def runner_options() -> dict[str, dict[str, Any]]:
+    """The options to merge into mrjob.options._RUNNER_OPTS, in its format."""
+    return {
+        "task_runner_alias": {
+            "switches": [
+                (
+                    ["--task-runner-alias"],
+                    {
+                        "help": (
+                            "What tasks get as --runner, for jobs that behave differently on some runner"
+                            " (e.g. hadoop). By default tasks get no --runner, unless the job passes it"
+                            " through. (zeromq only)"
+                        )
+                    },
+                )
+            ]
+        }
+    }
+
+
+def foreign_options(supported: frozenset[str] | set[str]) -> set[str]:
+    """The names of mrjob's options that are for other runners."""
+    from mrjob.options import _RUNNER_OPTS
+
+    return set(_RUNNER_OPTS) - set(supported)
+
+
+def check_alias(alias: str) -> None:
+    """UsageError unless `alias` is the name of a runner."""
+    from mrjob.options import _RUNNER_ALIASES
+
+    from zmqmr.errors import UsageError
+
+    if alias not in _RUNNER_ALIASES:
+        names = ", ".join(sorted(_RUNNER_ALIASES))
+        raise UsageError(f"--task-runner-alias {alias!r} is not a runner; use one of {names}")

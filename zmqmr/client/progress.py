@@ -1,0 +1,183 @@
+"""What the user sees while a job runs: one line that is rewritten on a terminal, log lines elsewhere."""
+
+import logging
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from typing import TextIO
+
+from zmqmr.client.endings import is_shown, log
+from zmqmr.client.texts import cut, one_line, printable
+from zmqmr.messages import AttemptReport, JobUpdate, StageProgress
+
+LOG_SECONDS = 10.0  # between two log lines about progress
+RECORD_CHARACTERS = 500  # of a record in an explanation
+
+
+def explain(report: AttemptReport, steps: int) -> str:
+    """Why an attempt failed, in full: host, step, task, attempt, file, offset, record, traceback, stderr."""
+    failure = report.failure
+    lines = [
+        f"Attempt {report.attempt} of {report.attempts} of task {report.task} failed on host "
+        f"{one_line(report.host)}, in step {report.step + 1} of {steps}:",
+        "  " + one_line(failure.reason),
+    ]
+    if failure.path:
+        lines.append("  while reading " + _place(report))
+    if failure.record:
+        lines.append(f"  record: {cut(one_line(failure.record), RECORD_CHARACTERS)}")
+    for title, text in (("traceback", failure.traceback), ("the end of its standard error", failure.stderr)):
+        if text.strip():
+            lines.append(f"  {title}:")
+            lines.extend("    " + line for line in printable(text.rstrip()).split("\n"))
+    return "\n".join(lines)
+
+
+def summary(report: AttemptReport, steps: int) -> str:
+    """One line about an attempt that is run again."""
+    place = f", reading {_place(report)}" if report.failure.path else ""
+    return (
+        f"Task {report.task} of step {report.step + 1} of {steps} failed on host {one_line(report.host)} and "
+        f"is run again (attempt {report.attempt} of {report.attempts}{place}): "
+        + one_line(report.failure.reason)
+    )
+
+
+def _place(report: AttemptReport) -> str:
+    path = one_line(report.failure.path)
+    return path if report.failure.offset is None else f"{path} at byte {report.failure.offset}"
+
+
+class Progress:
+    """Shows the messages about one job; call it with each. `close` it before anything else is printed.
+
+    `explained` is the report that ended the job, once it came.
+    """
+
+    def __init__(
+        self,
+        steps: int,
+        *,
+        explain_failures: bool = True,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._steps = steps
+        self._explain = explain_failures
+        self._clock = clock
+        self._stream = sys.stderr if stream is None else stream
+        self._rewrites = is_shown(logging.INFO) and self._stream.isatty()
+        self._drawn = False
+        self._started: dict[int, float] = {}  # stage -> when its first task ran
+        self._ended: set[int] = set()
+        self._said = ("", "")  # status and waiting reason of the last log line
+        self._log_due = clock() + LOG_SECONDS
+        self.explained: AttemptReport | None = None
+
+    def __call__(self, message: JobUpdate | AttemptReport) -> None:
+        if isinstance(message, AttemptReport):
+            self._report(message)
+        else:
+            self._update(message)
+
+    def close(self) -> None:
+        """Take the progress line away."""
+        if self._drawn:
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
+            self._drawn = False
+
+    def _report(self, report: AttemptReport) -> None:
+        self.close()
+        if report.final:
+            self.explained = report
+            if self._explain:
+                log.error(explain(report, self._steps))
+        else:
+            log.warning(summary(report, self._steps))
+            log.debug(explain(report, self._steps))
+
+    def _update(self, update: JobUpdate) -> None:
+        now = self._clock()
+        for stage in update.stages:
+            if (stage.running or stage.done) and stage.stage not in self._started:
+                self._started[stage.stage] = now
+            if stage.tasks and stage.done == stage.tasks and stage.stage not in self._ended:
+                self._ended.add(stage.stage)
+                self.close()
+                log.info(self._end_of(stage, now))
+        active = _active(update)
+        line = self._line(active, update, now)
+        if self._rewrites:
+            self._draw(line)
+        elif line and (now >= self._log_due or self._news(active, update)):
+            self._log_due = now + LOG_SECONDS
+            self._said = (active.status if active else "", update.waiting)
+            log.info(line)
+
+    def _news(self, active: StageProgress | None, update: JobUpdate) -> bool:
+        """Whether there is a reason to wait, or a status, that was not said yet."""
+        status, waiting = (active.status if active else ""), update.waiting
+        return bool(status and status != self._said[0]) or bool(waiting and waiting != self._said[1])
+
+    def _end_of(self, stage: StageProgress, now: float) -> str:
+        seconds = now - self._started.get(stage.stage, now)
+        return (
+            f"{self._title(stage)}: {_tasks(stage.tasks)} done in {seconds:.1f} s, "
+            f"{stage.records:,} records, {_size(stage.bytes)}"
+        )
+
+    def _title(self, stage: StageProgress) -> str:
+        return f"Step {stage.step + 1} of {self._steps} {stage.kind}"
+
+    def _line(self, stage: StageProgress | None, update: JobUpdate, now: float) -> str:
+        if stage is None:
+            return f"waiting: {one_line(update.waiting)}" if update.waiting else ""
+        words = [f"{self._title(stage)}: {stage.done} of {_tasks(stage.tasks)}, {stage.running} running"]
+        seconds = now - self._started.get(stage.stage, now)
+        if seconds > 0 and stage.records:
+            words.append(f"{stage.records / seconds:,.0f} records/s, {_size(stage.bytes / seconds)}/s")
+            left = _seconds_left(stage, seconds)
+            if left is not None:
+                words.append(f"{int(left) // 60}:{int(left) % 60:02d} left")
+        if stage.failures:
+            words.append(f"{stage.failures} failed attempts")
+        if update.waiting:
+            words.append(f"waiting: {one_line(update.waiting)}")
+        if stage.status:
+            words.append(one_line(stage.status))
+        return ", ".join(words)
+
+    def _draw(self, line: str) -> None:
+        self.close()
+        if line:
+            width = shutil.get_terminal_size().columns - 1
+            self._stream.write(cut(line, max(width, 20)))
+            self._stream.flush()
+            self._drawn = True
+
+
+def _active(update: JobUpdate) -> StageProgress | None:
+    """The stage to show: the last one with a running task, else the first that is not done."""
+    running = [stage for stage in update.stages if stage.running]
+    unfinished = [stage for stage in update.stages if stage.done < stage.tasks]
+    return running[-1] if running else (unfinished[0] if unfinished else None)
+
+
+def _seconds_left(stage: StageProgress, seconds: float) -> float | None:
+    done, total = (stage.bytes, stage.total_bytes) if stage.total_bytes else (stage.done, stage.tasks)
+    return seconds * (total - done) / done if 0 < done <= total else None
+
+
+def _tasks(count: int) -> str:
+    return f"{count} task" if count == 1 else f"{count} tasks"
+
+
+def _size(count: float) -> str:
+    units = iter(("bytes", "kB", "MB", "GB", "TB"))
+    unit = next(units)
+    while count >= 1000 and unit != "TB":
+        count /= 1000
+        unit = next(units)
+    return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"

@@ -1,0 +1,305 @@
+"""mrjob's runner class for `-r zeromq`: makes a JobSpec of what mrjob hands over and has it run."""
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+from mrjob.bin import MRJobBinRunner
+from mrjob.conf import combine_dicts, combine_local_envs
+from mrjob.step import StepFailedException
+
+from zmqmr.client import jobspec, options
+from zmqmr.client.endings import log, nothing_started, said_to_user, signals_clean_up
+from zmqmr.client.jobconf import is_nline
+from zmqmr.client.progress import Progress
+from zmqmr.client.texts import one_line
+from zmqmr.data import outputs
+from zmqmr.errors import UsageError
+from zmqmr.ids import job_id
+from zmqmr.messages import InputFile, JobEnded, JobSpec
+from zmqmr.settings import Settings
+
+_LOCK = "exec 9>/tmp/wrapper.lock."  # how a line of mrjob's setup script begins
+_OWN_LOCK = 'exec 9>"$__mrjob_PWD/.wrapper.lock"'
+
+
+class ZeroMQMRJobRunner(MRJobBinRunner):
+    """Runs an MRJob with zmqmr. Chosen by `-r zeromq`; takes what mrjob's local runner takes.
+
+    UsageError (at construction or from run) when something cannot be used as given, StepFailedException when
+    the job fails; under MRJob.run_job each is one line and an exit status.
+    """
+
+    alias = "zeromq"
+
+    OPT_NAMES = frozenset(MRJobBinRunner.OPT_NAMES) - options.SPARK_ONLY | options.LOCAL | options.OWN
+
+    _STEP_TYPES = frozenset({jobspec.STREAMING})
+
+    def __init__(self, **kwargs: Any):
+        self._foreign: set[str] = set()
+        self._counters: list[dict[str, dict[str, int]]] = []
+        self._failed_step: int | None = None
+        self._output_dir: str | None
+        self._setup_wrapper_script_path: str | None
+        try:
+            with said_to_user(constructing=True):
+                super().__init__(**kwargs)
+                self._check_options()
+        except BaseException:
+            if getattr(self, "_local_tmp_dir", None):
+                self._cleanup_local_tmp()
+            raise
+        self._warn_of_ignored()
+
+    # --- options -----------------------------------------------------------------------------
+
+    @classmethod
+    def _default_opts(cls) -> dict[str, Any]:
+        # Nothing is worth keeping after a failure: what went wrong is in the explanation.
+        return combine_dicts(super()._default_opts(), {"cleanup_on_failure": ["ALL"]})
+
+    def _opt_combiners(self) -> dict[str, Any]:
+        return combine_dicts(super()._opt_combiners(), {"cmdenv": combine_local_envs})
+
+    def _fix_opts(self, opts: Any, source: str | None = None) -> dict[str, Any]:
+        if isinstance(opts, dict):
+            foreign = options.foreign_options(self.OPT_NAMES)
+            self._foreign |= {name for name in foreign if opts.get(name)}
+            opts = {name: value for name, value in opts.items() if name not in foreign}
+        return super()._fix_opts(opts, source)
+
+    def _combine_opts(self, opt_list: list[dict[str, Any]]) -> dict[str, Any]:
+        combined = super()._combine_opts(opt_list)
+        return {"spark_submit_bin": None, **combined}  # mrjob looks it up, whatever OPT_NAMES says
+
+    def _check_options(self) -> None:
+        if self._opts["task_runner_alias"]:
+            options.check_alias(self._opts["task_runner_alias"])
+        version = self._opts["hadoop_version"]
+        if version and not re.match(r"^\d+(\.\d+)*", str(version)):
+            raise UsageError(f"hadoop_version is {version!r}; it must be like 2.7.1")
+        self._slots()
+
+    def _slots(self) -> int:
+        """How many attempts run at a time."""
+        given = self._opts["num_cores"]
+        if given is None:
+            return len(os.sched_getaffinity(0))
+        try:
+            slots = int(given)
+        except (TypeError, ValueError):
+            slots = 0
+        if not 1 <= slots <= 4096:
+            raise UsageError(f"num_cores is {given!r}; it must be 1 to 4096")
+        return slots
+
+    def _warn_of_ignored(self) -> None:
+        ignored = sorted(self._foreign | ({"libjars"} if self._opts["libjars"] else set()))
+        if ignored:
+            log.warning("ignored by zmqmr: %s", ", ".join(ignored))
+
+    def _check_steps(self, steps: list[dict[str, Any]]) -> None:
+        jobspec.check_step_types(steps)
+        super()._check_steps(steps)
+
+    def get_hadoop_version(self) -> str | None:
+        """The version that the option hadoop_version names, or None."""
+        version = self._opts["hadoop_version"]
+        return str(version) if version else None
+
+    def _default_python_bin(self, local: bool = False) -> list[str]:
+        return super()._default_python_bin(local=True)
+
+    def _bootstrap_mrjob(self) -> bool:
+        # The workers of this machine share the client's installation of mrjob.
+        return bool(self._opts["bootstrap_mrjob"])
+
+    def _make_unique_job_key(self, label: str | None = None, owner: str | None = None) -> str:
+        return job_id(super()._make_unique_job_key(label, owner))
+
+    def _get_local_tmp_dir(self) -> str:
+        new = not self._local_tmp_dir
+        try:
+            directory = super()._get_local_tmp_dir()
+            if new:
+                os.chmod(directory, 0o700)
+        except OSError as error:
+            raise UsageError(f"cannot make a temporary directory: {error}; set local_tmp_dir") from error
+        return directory
+
+    # --- running -----------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Run the job and wait for it.
+
+        UsageError or InputError when it cannot start, StepFailedException when it fails,
+        CoordinatorUnreachable when the coordinator is lost. An interrupt cancels the job first.
+        """
+        with said_to_user(), signals_clean_up():
+            if not self._get_steps():
+                raise UsageError("the job has no steps; give it a mapper, a combiner or a reducer")
+            super().run()
+
+    def _check_input_paths(self) -> None:
+        """Nothing: the inputs are looked at before anything else is done, in `_run`."""
+
+    def _create_input_manifest_if_needed(self) -> None:
+        """Nothing: tasks of mapper_raw get whole files as their input."""
+
+    def _create_dir_archives(self) -> None:
+        """Nothing yet: `_run` makes the archives, once inputs and output are known to be good."""
+
+    def _run(self) -> None:
+        with ExitStack() as undo:
+            with nothing_started():
+                settings = Settings.from_environ()
+                spec, step_output, output = self._prepare(settings, undo)
+            ended = self._submit(spec, settings)
+            self._counters = [dict(counters) for counters in ended.counters]
+            self._counters += [{} for _ in range(len(spec.steps) - len(self._counters))]
+            self._log_counters()
+            if ended.state != "succeeded":
+                self._raise_failed(ended)
+            if step_output:
+                numbered = os.scandir(step_output.path)
+                step_output.commit(sorted(entry.path for entry in numbered if entry.is_dir()))
+            output.commit()
+            undo.pop_all()
+
+    def _prepare(
+        self, settings: Settings, undo: ExitStack
+    ) -> tuple[JobSpec, outputs.OutputDirectory | None, outputs.OutputDirectory]:
+        """Check everything that can be checked, cheapest first, and make the JobSpec."""
+        confs = jobspec.interpret_steps(self, settings)
+        self._warn_of_unsupported(confs)
+        files = self._list_inputs([path for path in self._input_paths if path != "-"])
+        step_output, output = self._claim_outputs(undo)
+        if "-" in self._input_paths:
+            files = self._list_inputs(self._get_input_paths())
+        spec = jobspec.build(
+            self,
+            bundle=self._pack(),
+            confs=confs,
+            plan=jobspec.plan_input(self, files, confs[0], settings),
+            settings=settings,
+            output_dir=output.path,
+            step_output_dir=step_output.path if step_output else "",
+        )
+        return spec, step_output, output
+
+    def _list_inputs(self, paths: Iterable[str]) -> list[InputFile]:
+        from zmqmr.data.inputs import list_inputs
+
+        return list_inputs(paths)
+
+    def _claim_outputs(
+        self, undo: ExitStack
+    ) -> tuple[outputs.OutputDirectory | None, outputs.OutputDirectory]:
+        """Claim the output directories, of the steps and of the job; `undo` discards them."""
+        given = self._output_dir or os.path.join(self._get_local_tmp_dir(), "output")
+        self._output_dir = outputs.local_path(given)
+        output = outputs.OutputDirectory(self._output_dir)
+        step_output = None
+        if self._step_output_dir and self._num_steps() > 1:
+            step_output = outputs.OutputDirectory(
+                outputs.local_path(self._step_output_dir), "--step-output-dir"
+            )
+            if os.path.commonpath([step_output.path, output.path]) in (step_output.path, output.path):
+                raise UsageError("--step-output-dir and --output-dir must not contain each other; change one")
+        for directory in filter(None, (output, step_output)):
+            directory.claim()
+            undo.callback(directory.discard)
+        if step_output:
+            for number in range(self._num_steps() - 1):
+                os.mkdir(os.path.join(step_output.path, f"{number:04d}"))
+        return step_output, output
+
+    def _pack(self) -> tuple[str, str]:
+        from zmqmr.data.bundles import pack
+
+        try:
+            super()._create_dir_archives()
+        except OSError as error:
+            raise UsageError(f"cannot pack a directory for the tasks: {error}") from error
+        self._create_setup_wrapper_scripts()
+        files, archives = jobspec.bundled(self, "file"), jobspec.bundled(self, "archive")
+        return pack(files, archives, self._get_local_tmp_dir())
+
+    def _submit(self, spec: JobSpec, settings: Settings) -> JobEnded:
+        from zmqmr.client.local import LocalCluster
+
+        directory = self._get_local_tmp_dir()
+        progress = Progress(len(spec.steps), explain_failures=self._opts["read_logs"] is not False)
+        with LocalCluster(settings, self._slots(), directory) as cluster:
+            if cluster.status_url:
+                log.info("status page: %s", cluster.status_url)
+            try:
+                ended = cluster.run(spec, progress)
+            finally:
+                progress.close()
+        self._failed_step = progress.explained.step if progress.explained else None
+        return ended
+
+    def _raise_failed(self, ended: JobEnded) -> None:
+        reason = ended.reason or f"the job was {ended.state}"
+        head, _, rest = reason.partition("\n")
+        if rest:
+            log.error("%s", "\n".join(map(one_line, reason.split("\n"))))
+        raise StepFailedException(
+            reason=one_line(head),
+            step_num=self._failed_step,
+            num_steps=self._num_steps(),
+            step_desc=None if self._failed_step is not None else "The job",
+        )
+
+    def _warn_of_unsupported(self, confs: Iterable[Any]) -> None:
+        ignored = {what for conf in confs for what in conf.ignored}
+        if self._hadoop_input_format and not is_nline(self._hadoop_input_format):
+            ignored.add(f"input format {self._hadoop_input_format}")
+        if self._hadoop_output_format:
+            ignored.add(f"output format {self._hadoop_output_format}")
+        if ignored:
+            log.warning("ignored by zmqmr, because they need Hadoop: %s", ", ".join(sorted(ignored)))
+
+    # --- setup -------------------------------------------------------------------------------
+
+    def _create_setup_wrapper_scripts(self) -> None:
+        for path in self._py_files():
+            self._working_dir_mgr.add("file", path)
+        if self._setup and not self._setup_wrapper_script_path:
+            self._setup_wrapper_script_path = self._write_setup_script(
+                self._setup, "setup-wrapper.sh", "setup wrapper script"
+            )
+
+    def _setup_cmd_content(self, setup: list[Any]) -> list[str]:
+        # mrjob's lock file would stay in /tmp for ever.
+        lines = super()._setup_cmd_content(setup)
+        return [_OWN_LOCK if line.startswith(_LOCK) else line for line in lines]
+
+    # --- results -----------------------------------------------------------------------------
+
+    def counters(self) -> list[dict[str, dict[str, int]]]:
+        """The counters of each step, as group -> counter -> value."""
+        return [{group: dict(values) for group, values in step.items()} for step in self._counters]
+
+    def _log_counters(self) -> None:
+        from mrjob.logs.counters import _format_counters
+
+        for counters in self.counters():
+            if counters:
+                log.info("\n%s\n", _format_counters(counters))
+
+    def cat_output(self) -> Iterator[bytes]:
+        """The output as blocks of bytes, decompressed, the parts in order; b"" between two parts."""
+        directory = self.get_output_dir()
+        if directory is None:
+            raise ValueError("Run the job before streaming output")
+        if self._closed:
+            log.warning("the runner is closed: its output is probably gone; read it before cleanup()")
+        if os.path.isdir(directory):
+            log.info("Streaming final output from %s...", directory)
+            with said_to_user():
+                yield from outputs.stream(outputs.parts(directory))

@@ -1,0 +1,1 @@
+"""The coordinator: the scheduler with sockets and a clock."""

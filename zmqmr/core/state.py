@@ -1,0 +1,139 @@
+"""What the coordinator knows: workers, jobs, stages, tasks. Plain data, changed by the scheduler only."""
+
+from collections import deque
+from dataclasses import dataclass, field
+from enum import Enum
+
+from zmqmr.core.plan import StagePlan, plan_stages
+from zmqmr.messages import AttemptDone, Counters, Failure, JobSpec, StageProgress
+
+STORY_LENGTH = 50  # events kept for each task
+
+
+class TaskState(Enum):
+    """A task's life; a failed or lost attempt takes it back to READY."""
+
+    READY = "ready"
+    RUNNING = "running"
+    COMMITTING = "committing"
+    DONE = "done"
+
+
+@dataclass(slots=True)
+class Worker:
+    """One epoch of a worker."""
+
+    name: str
+    epoch: int
+    host: str
+    slots: int
+    shuffle: str  # endpoint
+    heard: float  # when, seconds on the coordinator's clock
+    free: int  # slots without an attempt
+    draining: bool = False
+
+
+@dataclass(slots=True)
+class Task:
+    """One split or partition of a stage, with its current attempt."""
+
+    name: str
+    stage: int
+    number: int
+    state: TaskState = TaskState.READY
+    attempt: int = 0  # number of the newest attempt; 0: never launched
+    worker: str | None = None  # who runs it, or committed it
+    failures: int = 0  # charged to the task
+    losses: int = 0  # workers lost while they ran it
+    failed_on: set[str] = field(default_factory=set)
+    progressed: float = 0.0  # when the attempt last showed progress
+    records: int = 0  # input records and bytes of the current attempt
+    bytes: int = 0
+    status: str = ""
+    kill_failure: Failure | None = None  # why we killed it
+    done: AttemptDone | None = None  # its report, while it commits
+    awaited: set[str] = field(default_factory=set)  # workers that have not confirmed the commit
+    story: deque[str] = field(default_factory=lambda: deque(maxlen=STORY_LENGTH))
+
+
+class Stage:
+    """The tasks of one stage."""
+
+    def __init__(self, plan: StagePlan):
+        self.plan = plan
+        self.tasks = [
+            Task(f"{plan.kind}-{plan.number}-{number:05d}", plan.number, number) for number in range(plan.tasks)
+        ]
+        self.ready: deque[Task] = deque(self.tasks)
+        self.owners: list[str] = []  # worker of each partition, once the stage has begun
+        self.begun = False
+        self.done = 0
+        self.running = 0
+        self.failures = 0
+        self.records = 0  # of committed attempts
+        self.bytes = 0
+        self.status = ""
+
+    @property
+    def finished(self) -> bool:
+        return self.done == len(self.tasks)
+
+
+class Job:
+    """A submitted job: its specification, its stages, its fate."""
+
+    def __init__(self, spec: JobSpec, client: bytes):
+        self.spec = spec
+        self.client = client
+        self.plans = plan_stages(spec)
+        self.total_bytes = sum(piece.length for split in spec.splits for piece in split.pieces)
+        self.losses = 0
+        self.waiting_since: float | None = None
+        self.changed = True  # since the last JobUpdate
+        self.updated = 0.0  # when the last JobUpdate was made
+        self.begin()
+
+    def begin(self) -> None:
+        """Start, or start anew: nothing is done. Attempt numbers go on where they were."""
+        previous = getattr(self, "stages", None)
+        self.stages = [Stage(plan) for plan in self.plans]
+        self.current = 0
+        self.counters: list[Counters] = [{} for _ in self.spec.steps]
+        self.by_name = {task.name: task for stage in self.stages for task in stage.tasks}
+        for stage in previous or ():
+            for old in stage.tasks:
+                new = self.by_name[old.name]
+                new.attempt, new.failures, new.losses = old.attempt, old.failures, old.losses
+                new.story, new.failed_on = old.story, old.failed_on
+
+    @property
+    def stage(self) -> Stage:
+        """The stage whose tasks run now."""
+        return self.stages[self.current]
+
+    def count(self, counters: dict[str, Counters]) -> None:
+        """Add the counters of a committed attempt."""
+        for step, groups in counters.items():
+            for group, names in groups.items():
+                mine = self.counters[int(step)].setdefault(group, {})
+                for name, amount in names.items():
+                    mine[name] = mine.get(name, 0) + amount
+
+    def progress(self) -> tuple[StageProgress, ...]:
+        return tuple(self._progress_of(stage) for stage in self.stages)
+
+    def _progress_of(self, stage: Stage) -> StageProgress:
+        running = [task for task in stage.tasks if task.state is TaskState.RUNNING] if stage.running else []
+        return StageProgress(
+            stage=stage.plan.number,
+            step=stage.plan.step,
+            kind=stage.plan.kind,
+            tasks=len(stage.tasks),
+            done=stage.done,
+            running=len(running),
+            records=stage.records + sum(task.records for task in running),
+            bytes=stage.bytes + sum(task.bytes for task in running),
+            total_bytes=self.total_bytes if stage.plan.source is None else 0,
+            failures=stage.failures,
+            status=stage.status,
+        )

@@ -1,0 +1,1 @@
+"""Bytes and files: inputs, codecs, sorting, runs, outputs, bundles. No sockets."""

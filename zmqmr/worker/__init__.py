@@ -1,0 +1,1 @@
+"""One agent a host, one executor a job, one process an attempt."""

@@ -1,0 +1,261 @@
+"""The agent: one a host. It registers the host's slots, runs what the coordinator says, owns partitions.
+
+It decides nothing about jobs. The loop below is its table of contents.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import zmq
+
+from zmqmr import __version__
+from zmqmr.errors import Corrupt, ProtocolError, SpillError
+from zmqmr.messages import (
+    Commit,
+    CommitFailed,
+    Committed,
+    Discard,
+    EndJob,
+    EndStage,
+    Failure,
+    Heartbeat,
+    Kill,
+    Launch,
+    OpenJob,
+    Refused,
+    Register,
+    Shutdown,
+    ToAgent,
+    Welcome,
+    decode,
+    encode,
+)
+from zmqmr.net.frames import unpack
+from zmqmr.net.sockets import context, control_client, shuffle_server
+from zmqmr.settings import Settings
+from zmqmr.worker.hosted import HostedJob
+from zmqmr.worker.spawn import ExecutorProcess
+
+FRAMES_A_TURN = 64  # frames taken before the loop looks at anything else
+
+
+class Agent:
+    """One life of a worker, from registration to shutdown."""
+
+    def __init__(
+        self,
+        name: str,
+        coordinator: str,
+        shuffle: str,
+        directory: str,
+        slots: int,
+        settings: Settings,
+        lifeline: int | None,
+        spare: ExecutorProcess | None,
+    ):
+        """`coordinator`, `shuffle`: endpoints. `directory`: where jobs live, the agent's own.
+        `lifeline`: a descriptor that closes when the agent must end. `spare`: an executor started
+        ahead for the first job."""
+        self.settings = settings
+        self.name = name
+        self.slots = slots
+        self.directory = directory
+        self.epoch = int.from_bytes(os.urandom(6), "big")
+        self.jobs: dict[str, HostedJob] = {}
+        self._lifeline = lifeline
+        self._spare = spare
+        self._running = True
+        self._shuffle_endpoint = shuffle
+        self._context = context()
+        self._control = control_client(self._context, coordinator, f"{name}:{self.epoch:x}".encode())
+        self._shuffle = shuffle_server(
+            self._context,
+            shuffle,
+            settings.frames_in_flight,
+            settings.frame_bytes + settings.max_line_bytes,
+        )
+        self._commits: list[Commit] = []  # waiting for their last frames
+        self._heartbeat_at = 0.0
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            Welcome: lambda message: None,
+            Refused: self._refused,
+            OpenJob: self._open_job,
+            Launch: self._launch,
+            Kill: self._kill,
+            Commit: self._commit,
+            Discard: self._discard,
+            EndStage: self._end_stage,
+            EndJob: self._end_job,
+            Shutdown: self._shutdown,
+        }
+
+    # --- the loop ----------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Serve until told to shut down or the lifeline closes; then clean up."""
+        try:
+            self._register()
+            while self._running:
+                ready = self._wait()
+                self._beat()
+                self._take_control_messages()
+                self._take_frames()
+                self._finish_commits()
+                self._serve_jobs(ready)
+                self._check_lifeline(ready)
+        finally:
+            self._clean_up()
+
+    def _wait(self) -> set[int]:
+        """Sleep until something can be read or the next heartbeat is due; the readable descriptors."""
+        poller = zmq.Poller()
+        poller.register(self._control, zmq.POLLIN)
+        poller.register(self._shuffle, zmq.POLLIN)
+        if self._lifeline is not None:
+            poller.register(self._lifeline, zmq.POLLIN)
+        for job in self.jobs.values():
+            for descriptor in job.descriptors:
+                poller.register(descriptor, zmq.POLLIN)
+        timeout = max(0.0, self._heartbeat_at - time.monotonic())
+        return {what for what, _ in poller.poll(timeout * 1000) if isinstance(what, int)}
+
+    def _beat(self) -> None:
+        now = time.monotonic()
+        if now >= self._heartbeat_at:
+            self._heartbeat_at = now + self.settings.heartbeat_seconds
+            self.send(Heartbeat(self.epoch))
+
+    def _take_control_messages(self) -> None:
+        while self._running:
+            try:
+                frame = self._control.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            message = decode(frame, ToAgent)
+            self._handlers[type(message)](message)
+
+    def _take_frames(self) -> None:
+        for _ in range(FRAMES_A_TURN):
+            try:
+                parts = self._shuffle.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            try:
+                header, payload = unpack(parts)
+            except (ProtocolError, Corrupt):
+                continue  # its attempt's commit will miss it, and the attempt is run again
+            job = self.jobs.get(header.job)
+            if job is not None:
+                job.receive(header, payload)
+
+    def _finish_commits(self) -> None:
+        for commit in list(self._commits):
+            job = self.jobs.get(commit.job)
+            if job is None:
+                self._commits.remove(commit)
+                continue
+            try:
+                if not job.try_commit(commit):
+                    continue
+                self.send(Committed(commit.job, commit.task, commit.attempt, self.epoch))
+            except SpillError as error:
+                failure = Failure(str(error), path=error.path)
+                self.send(CommitFailed(commit.job, commit.task, commit.attempt, self.epoch, failure))
+            self._commits.remove(commit)
+
+    def _serve_jobs(self, ready: set[int]) -> None:
+        for job in list(self.jobs.values()):
+            job.serve(ready)
+
+    def _check_lifeline(self, ready: set[int]) -> None:
+        if self._lifeline in ready:
+            self._running = False
+
+    # --- messages ----------------------------------------------------------------------------
+
+    def send(self, message: Any) -> None:
+        """Send to the coordinator; never blocks. A full queue drops: the coordinator is gone then,
+        and its silence or ours ends this life."""
+        try:
+            self._control.send(encode(message), zmq.NOBLOCK)
+        except zmq.Again:
+            pass
+
+    def _register(self) -> None:
+        self.send(
+            Register(
+                worker=self.name,
+                epoch=self.epoch,
+                host=socket.gethostname()[:200],
+                pid=os.getpid(),
+                slots=self.slots,
+                shuffle=self._shuffle_endpoint,
+                version=__version__,
+            )
+        )
+
+    def _refused(self, message: Refused) -> None:
+        self._running = False
+
+    def _shutdown(self, message: Shutdown) -> None:
+        self._running = False
+
+    def _open_job(self, message: OpenJob) -> None:
+        if message.spec.job not in self.jobs:
+            spare, self._spare = self._spare, None
+            self.jobs[message.spec.job] = HostedJob(
+                message.spec, self.directory, self.settings, self.slots, self.epoch, self.send, spare
+            )
+
+    def _launch(self, message: Launch) -> None:
+        self.jobs[message.job].launch(message)
+
+    def _kill(self, message: Kill) -> None:
+        if job := self.jobs.get(message.job):
+            job.kill(message)
+
+    def _commit(self, message: Commit) -> None:
+        self._commits.append(message)
+
+    def _discard(self, message: Discard) -> None:
+        if job := self.jobs.get(message.job):
+            job.discard(message.task, message.attempt)
+        self._commits = [
+            commit
+            for commit in self._commits
+            if (commit.job, commit.task, commit.attempt) != (message.job, message.task, message.attempt)
+        ]
+
+    def _end_stage(self, message: EndStage) -> None:
+        if job := self.jobs.get(message.job):
+            job.end_stage(message.stage)
+
+    def _end_job(self, message: EndJob) -> None:
+        if job := self.jobs.pop(message.job, None):
+            job.close()
+
+    def _clean_up(self) -> None:
+        for job in self.jobs.values():
+            job.close()
+        self.jobs.clear()
+        if self._spare is not None:
+            self._spare.close()
+        self._control.close(linger=100)
+        self._shuffle.close()
+        self._context.term()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def run_agent(agent_arguments: dict[str, Any]) -> None:
+    """The main function of an agent's process. TERM and INT end it in order."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the client's to handle
+    agent = Agent(**agent_arguments)
+    signal.signal(signal.SIGTERM, lambda number, frame: setattr(agent, "_running", False))
+    agent.run()
+
+

@@ -1,0 +1,248 @@
+"""An attempt: one forked process that reads its input, runs its chain of substeps and reports.
+
+Descriptor 1 points to standard error, so that nothing but records that the job yields gets into the data.
+"""
+
+import atexit
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from zmqmr.core.plan import runs_as_command
+from zmqmr.data.inputs import copy_decompressed, raw_name, read_blocks
+from zmqmr.data.sort import merged
+from zmqmr.messages import (
+    AttemptDone,
+    AttemptFailed,
+    AttemptProgress,
+    Counters,
+    Failure,
+    FrameCount,
+    JobSpec,
+    Piece,
+    Run,
+    encode,
+)
+from zmqmr.net.channel import send
+from zmqmr.settings import Settings
+from zmqmr.worker.explain import Position, explain
+from zmqmr.worker.sinks import lines_of
+from zmqmr.worker.taskenv import task_env, with_environ
+
+
+class Attempt:
+    """What the parts of an attempt share: the job, the task, the clock of its progress, its counters."""
+
+    def __init__(self, run: Run, spec: JobSpec, job_class: Any, settings: Settings, result: int):
+        self.run = run
+        self.launch = run.launch
+        self.spec = spec
+        self.job_class = job_class
+        self.settings = settings
+        self.directory = run.directory
+        self.position = Position()
+        self.counters: dict[str, Counters] = {}
+        self.records = 0  # input records and bytes
+        self.bytes = 0
+        self.output_records = 0
+        self.output_bytes = 0
+        self.pid = os.getpid()
+        self._result = result
+        self._status = ""
+        self._reported = time.monotonic()
+
+    @property
+    def work(self) -> str:
+        """The task's own working directory."""
+        return os.path.join(self.directory, "work")
+
+    def read(self, records: int, size: int) -> None:
+        """Input has been read."""
+        self.records += records
+        self.bytes += size
+        self.tick()
+
+    def set_status(self, status: str) -> None:
+        """The job's set_status; also shows that the task lives."""
+        self._status = status[:1000]
+        self.tick()
+
+    def tick(self) -> None:
+        """Report progress, if it is time."""
+        now = time.monotonic()
+        if now - self._reported < self.settings.progress_seconds:
+            return
+        self._reported = now
+        launch = self.launch
+        self.report(
+            AttemptProgress(
+                launch.job, launch.task, launch.attempt, self.run.epoch, self.records, self.bytes, self._status
+            )
+        )
+        self._status = ""
+
+    def report(self, message: Any) -> None:
+        """Send to the executor."""
+        self.stay_ourselves()
+        send(self._result, encode(message))
+
+    def stay_ourselves(self) -> None:
+        """End here when this is a process that the job forked and that came back into our code."""
+        if os.getpid() != self.pid:
+            os._exit(1)
+
+    # --- input -------------------------------------------------------------------------------
+
+    def map_blocks(self) -> Iterator[bytes]:
+        """A map task's input: blocks of whole lines, with the position and the progress kept."""
+        if self.launch.split is None:
+            yield from self._part_blocks(self.run.runs[0])
+            return
+        numbered = self.spec.input_mode == "nlines"
+        for piece in self.launch.split.pieces:
+            self.set_environment(piece)
+            for offset, block in read_blocks(
+                piece, block_bytes=self.settings.block_bytes, max_line_bytes=self.settings.max_line_bytes
+            ):
+                self.position.at(piece.file.path, offset, block)
+                yield _with_offsets(offset, block) if numbered else block
+                self.read(_count_lines(block), len(block))
+
+    def _part_blocks(self, path: str) -> Iterator[bytes]:
+        offset = 0
+        for block in merged([path], (), "", "", self.settings.block_bytes):
+            self.position.at(path, offset, block)
+            yield block
+            offset += len(block)
+            self.read(_count_lines(block), len(block))
+
+    def reduce_blocks(self) -> Iterator[bytes]:
+        """A reduce task's input: the merged runs of its partition."""
+        settings = self.settings
+        for block in merged(
+            self.run.runs, self.spec.sort, settings.sort_memory, self.directory, settings.block_bytes
+        ):
+            self.position.at("", 0, block)
+            yield block
+            self.read(_count_lines(block), len(block))
+
+    def raw_files(self) -> Iterator[tuple[str, str]]:
+        """A mapper_raw task's input: local path of the decompressed file, and where it came from."""
+        assert self.launch.split is not None
+        for piece in self.launch.split.pieces:
+            self.set_environment(piece)
+            path = piece.file.path
+            self.position.at(path, 0, b"")
+            if piece.file.codec:
+                path = os.path.join(self.work, raw_name(path))
+                copy_decompressed(piece.file, path)
+            yield path, piece.file.path
+            self.read(1, piece.length)
+
+    # --- environment -------------------------------------------------------------------------
+
+    def set_environment(self, piece: Piece | None) -> None:
+        """The task's environment variables, for the piece it reads now."""
+        launch = self.launch
+        step, kind = launch.links[0] if launch.links else (0, "mapper")
+        variables = task_env(self.spec, step, kind, launch.number, launch.attempt, self.work, piece)
+        os.environ.update(with_environ(os.environ, variables))
+
+    def enter_work_directory(self, job_work: str) -> None:
+        """A working directory of the task's own, with links to everything in the job's."""
+        os.mkdir(self.work)
+        for name in os.listdir(job_work):
+            os.symlink(os.path.join(job_work, name), os.path.join(self.work, name))
+        os.chdir(self.work)
+
+    # --- the end -----------------------------------------------------------------------------
+
+    def done(self, frames: tuple[FrameCount, ...]) -> AttemptDone:
+        launch = self.launch
+        return AttemptDone(
+            job=launch.job,
+            task=launch.task,
+            attempt=launch.attempt,
+            epoch=self.run.epoch,
+            counters=self.counters,
+            frames=frames,
+            records=self.records,
+            bytes=self.bytes,
+            output_records=self.output_records,
+            output_bytes=self.output_bytes,
+        )
+
+    def failed(self, failure: Failure) -> AttemptFailed:
+        launch = self.launch
+        return AttemptFailed(launch.job, launch.task, launch.attempt, self.run.epoch, failure)
+
+
+def _count_lines(block: bytes) -> int:
+    return block.count(b"\n") + (not block.endswith(b"\n"))
+
+
+def _with_offsets(offset: int, block: bytes) -> bytes:
+    """NLineInputFormat: each line after its offset in the file and a TAB."""
+    lines = []
+    for line in lines_of(block):
+        lines.append(b"%d\t%s\n" % (offset, line))
+        offset += len(line) + 1
+    return b"".join(lines)
+
+
+def _run_chain(attempt: Attempt) -> tuple[FrameCount, ...]:
+    """Run the stage's chain over the task's input; the frames it sent."""
+    from zmqmr.worker import command, links
+    from zmqmr.worker.output import Output
+
+    spec, launch = attempt.spec, attempt.launch
+    output = Output(attempt)
+    first = launch.links[0] if launch.links else None
+    if first is None:
+        target = output.target(None)
+        for block in attempt.map_blocks():
+            target.add_lines(lines_of(block))
+    elif runs_as_command(spec, getattr(spec.steps[first[0]], first[1])):
+        command.run_command(attempt, first, output)
+    else:
+        links.run_links(attempt, output)
+    return output.close()
+
+
+def _redirect(stderr: int) -> None:
+    """Standard input is empty; standard output and error both go to the executor."""
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.dup2(stderr, 1)
+    os.dup2(stderr, 2)
+    os.close(null)
+    os.close(stderr)
+
+
+def run_attempt(
+    run: Run, spec: JobSpec, job_work: str, job_class: Any, settings: Settings, result: int, stderr: int
+) -> None:
+    """The main function of an attempt's process. Reports AttemptDone or AttemptFailed on `result`."""
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    _redirect(stderr)
+    attempt = Attempt(run, spec, job_class, settings, result)
+    try:
+        attempt.enter_work_directory(job_work)
+        attempt.set_environment(None)
+        frames = _run_chain(attempt)
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        attempt.report(attempt.done(frames))
+    except BaseException as error:
+        attempt.stay_ourselves()
+        attempt.report(attempt.failed(explain(error, attempt.position)))
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except Exception:
+            pass  # the job closed them

@@ -1,0 +1,100 @@
+"""Why an attempt failed: the exception, the record it failed on, the user's part of the traceback."""
+
+import os
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+from zmqmr.errors import InputError, InputTruncated, InputVanished, LineTooLong, SpillError
+from zmqmr.messages import Failure
+
+_RECORD_BYTES = 200  # of a failing record shown
+_REASON_CHARACTERS = 1000
+_TRACEBACK_CHARACTERS = 50_000
+_HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+
+
+class Position:
+    """Where in its input an attempt is: the block being read, and the iterator over its lines."""
+
+    def __init__(self) -> None:
+        self.path = ""
+        self.offset = 0
+        self._block = b""
+        self._lines: Iterator[Any] | None = None
+        self._count = 0
+        self.record_override: bytes | None = None
+
+    def at(self, path: str, offset: int, block: bytes) -> None:
+        """A new block is being read; it begins at `offset` of `path`."""
+        self.path, self.offset, self._block = path, offset, block
+        self._lines, self.record_override = None, None
+
+    def follow(self, lines: Iterator[Any]) -> None:
+        """`lines`, a list iterator, tells how many of the block's lines are not yet taken."""
+        self._lines = lines
+        self._count = lines.__length_hint__()  # type: ignore[attr-defined]
+
+    def record(self) -> tuple[int, bytes] | None:
+        """Offset and bytes of the record being processed, if known."""
+        if self.record_override is not None:
+            return self.offset, self.record_override
+        if self._lines is None:
+            return None
+        index = self._count - self._lines.__length_hint__() - 1  # type: ignore[attr-defined]
+        if index < 0:
+            return None
+        start = 0
+        for _ in range(index):
+            start = self._block.index(b"\n", start) + 1
+        end = self._block.find(b"\n", start)
+        return self.offset + start, self._block[start : end if end >= 0 else None]
+
+
+def excerpt(record: bytes) -> str:
+    """A record for people: escaped, so that it cannot move a terminal's cursor, and cut."""
+    text = repr(record[:_RECORD_BYTES])[1:]
+    return f"{text}... ({len(record)} bytes)" if len(record) > _RECORD_BYTES else text
+
+
+def explain(error: BaseException, position: Position) -> Failure:
+    """The failure that an exception means."""
+    if isinstance(error, InputError):
+        fatal = isinstance(error, InputTruncated | InputVanished | LineTooLong)
+        return Failure(str(error)[:_REASON_CHARACTERS], path=error.path, offset=error.offset, fatal=fatal)
+    if isinstance(error, SpillError):
+        return Failure(str(error)[:_REASON_CHARACTERS], path=error.path)
+    if isinstance(error, CommandFailed):
+        return Failure(str(error)[:_REASON_CHARACTERS], path=position.path)
+    found = position.record()
+    return Failure(
+        reason=_reason(error)[:_REASON_CHARACTERS],
+        traceback=_user_traceback(error)[-_TRACEBACK_CHARACTERS:],
+        path=position.path,
+        offset=found[0] if found and position.path else None,
+        record=excerpt(found[1]) if found else "",
+    )
+
+
+class CommandFailed(Exception):
+    """A substep that runs as a command ended with an error; its standard error says why."""
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return f"the job called sys.exit({error.code!r}) in a task"
+    try:
+        text = str(error)
+    except Exception:
+        text = ""
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _user_traceback(error: BaseException) -> str:
+    """The traceback from the first frame that is not ours."""
+    tb = error.__traceback__
+    while tb is not None and tb.tb_frame.f_code.co_filename.startswith(_HERE):
+        tb = tb.tb_next
+    if tb is None:
+        tb = error.__traceback__
+    return "".join(traceback.format_exception(type(error), error, tb))

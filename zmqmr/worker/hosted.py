@@ -1,0 +1,312 @@
+"""A job as one host's agent sees it: its directory, its executor, its attempts, its partitions."""
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from zmqmr.core.plan import StagePlan, plan_stages
+from zmqmr.data.bundles import unpack
+from zmqmr.errors import SpillError, ZmqmrError
+from zmqmr.messages import (
+    AttemptDone,
+    AttemptEnded,
+    AttemptFailed,
+    AttemptProgress,
+    Commit,
+    ExecutorFailed,
+    ExecutorReady,
+    Failure,
+    FromExecutor,
+    JobSpec,
+    Kill,
+    Launch,
+    OpenFailed,
+    Run,
+    decode,
+)
+from zmqmr.net.frames import FrameHeader
+from zmqmr.settings import Settings
+from zmqmr.worker.partitions import Partitions, spill_error
+from zmqmr.worker.spawn import ExecutorProcess
+
+def part_name(number: int, compress: str) -> str:
+    """The name of a task's output file."""
+    return f"part-{number:05d}" + (f".{compress}" if compress else "")
+
+
+TEMPORARY = "_temporary"  # where attempts write, inside the output directory, until they commit
+
+
+class _Attempt:
+    """An attempt that runs or waits for its commit."""
+
+    def __init__(self, launch: Launch, directory: str, output: str, target: str):
+        self.launch = launch
+        self.directory = directory
+        self.output = output  # where it writes, or ""
+        self.target = target  # where its output goes on commit
+        self.running = True
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.launch.task, self.launch.attempt
+
+
+class HostedJob:
+    """One job on this host. Everything it leaves is below its directory and the output's `_temporary`."""
+
+    def __init__(
+        self,
+        spec: JobSpec,
+        directory: str,
+        settings: Settings,
+        slots: int,
+        epoch: int,
+        send: Callable[[Any], None],
+        executor: ExecutorProcess | None,
+    ):
+        """`executor`: one that was started ahead, or None. `send`: to the coordinator."""
+        self.spec = spec
+        self.directory = os.path.join(directory, spec.job)
+        self.work = os.path.join(self.directory, "work")
+        self._settings, self._slots, self._epoch, self._send = settings, slots, epoch, send
+        self._plans: tuple[StagePlan, ...] = plan_stages(spec)
+        self._stores: dict[int, Partitions] = {}
+        self._attempts: dict[tuple[str, int], _Attempt] = {}
+        self._ready = False
+        self._pending: list[Run] = []  # until the executor is ready
+        self._executor: ExecutorProcess | None = None
+        try:
+            os.makedirs(self.directory)
+            unpack(spec.bundle, spec.bundle_sha256, self.work)
+            self._start_executor(executor)
+        except (ZmqmrError, OSError) as error:
+            self._send(OpenFailed(spec.job, epoch, Failure(f"cannot open the job: {error}")))
+
+    # --- the executor ------------------------------------------------------------------------
+
+    def _start_executor(self, spare: ExecutorProcess | None = None) -> None:
+        self._ready = False
+        if self.spec.setup_script or spare is None:
+            if spare is not None:
+                spare.close()
+            self._executor = ExecutorProcess.execute(self.spec, self.work)
+        else:
+            self._executor = spare
+        self._executor.begin(self.spec, self.work)
+
+    @property
+    def descriptors(self) -> list[int]:
+        """What the agent's loop polls for this job."""
+        found = [descriptor for store in self._stores.values() for descriptor in store.descriptors]
+        if self._executor is not None:
+            found.append(self._executor.fd)
+        return found
+
+    def serve(self, ready: set[int]) -> None:
+        """Take what the readable descriptors have."""
+        for store in self._stores.values():
+            for descriptor in store.descriptors:
+                if descriptor in ready:
+                    store.sort_ended(descriptor)
+        if self._executor is not None and self._executor.fd in ready:
+            for frame in self._executor.receive():
+                self._from_executor(decode(frame, FromExecutor))
+            if self._executor.closed:
+                self._executor_ended()
+
+    def _from_executor(self, message: Any) -> None:
+        if isinstance(message, ExecutorReady):
+            self._ready = True
+            for run in self._pending:
+                self._run(run)
+            self._pending.clear()
+        elif isinstance(message, ExecutorFailed):
+            self._send(OpenFailed(self.spec.job, self._epoch, message.failure))
+        elif isinstance(message, AttemptProgress):
+            self._send(msgspec.structs.replace(message, epoch=self._epoch))
+        elif isinstance(message, AttemptEnded):
+            self._attempt_ended(message)
+
+    def _executor_ended(self) -> None:
+        """The executor is gone, and its attempts with it: fail them and start another."""
+        assert self._executor is not None
+        how = self._executor.close()
+        self._executor = None
+        if not self._ready:
+            failure = Failure(f"the process that loads the job ended: {how}", stderr=self._setup_words())
+            self._send(OpenFailed(self.spec.job, self._epoch, failure))
+            return
+        for attempt in [attempt for attempt in self._attempts.values() if attempt.running]:
+            task, number = attempt.key
+            self._attempt_ended(AttemptEnded(task, number, None, Failure(f"its executor ended: {how}")))
+        self._start_executor()
+
+    def _setup_words(self) -> str:
+        """The end of what the setup script said."""
+        try:
+            with open(os.path.join(self.directory, "executor.stderr"), errors="replace") as file:
+                return file.read()[-4000:]
+        except OSError:
+            return ""
+
+    # --- attempts ----------------------------------------------------------------------------
+
+    def launch(self, launch: Launch) -> None:
+        """Run an attempt, as soon as its input is sorted and the executor is ready."""
+        plan = self._plans[launch.stage]
+        name = f"{launch.task}-{launch.attempt}"
+        directory = os.path.join(self.directory, "attempts", name)
+        output = target = ""
+        try:
+            os.makedirs(directory)
+            if not plan.partitions:
+                parts = self._parts_directory(plan)
+                os.makedirs(os.path.join(parts, TEMPORARY), exist_ok=True)
+                output = os.path.join(parts, TEMPORARY, name)
+                target = os.path.join(parts, part_name(launch.number, self._compress(plan)))
+        except OSError as error:
+            self._send(self._failed(launch, Failure(str(spill_error(error, directory)), path=directory)))
+            return
+        attempt = _Attempt(launch, directory, output, target)
+        self._attempts[attempt.key] = attempt
+        self._with_input(plan, attempt)
+
+    def _with_input(self, plan: StagePlan, attempt: _Attempt) -> None:
+        launch = attempt.launch
+        if plan.source is None:
+            self._run(self._run_message(attempt, ()))
+        elif plan.kind == "map":
+            source = self._plans[plan.source]
+            part = os.path.join(self._parts_directory(source), part_name(launch.number, self._compress(source)))
+            self._run(self._run_message(attempt, (part,)))
+        else:
+
+            def sorted_or_failed(runs: list[str] | SpillError) -> None:
+                if isinstance(runs, SpillError):
+                    failure = Failure(str(runs), path=runs.path)
+                    self._attempt_ended(AttemptEnded(launch.task, launch.attempt, None, failure))
+                elif attempt.key in self._attempts:
+                    self._run(self._run_message(attempt, runs))
+
+            self._store(plan.source).when_sorted(launch.number, sorted_or_failed)
+
+    def _run_message(self, attempt: _Attempt, runs: Sequence[str]) -> Run:
+        compress = self._compress(self._plans[attempt.launch.stage])
+        return Run(attempt.launch, self._epoch, tuple(runs), attempt.directory, attempt.output, compress)
+
+    def _run(self, run: Run) -> None:
+        if self._executor is None or not self._ready:
+            self._pending.append(run)
+        else:
+            self._executor.send(run)
+
+    def _attempt_ended(self, ended: AttemptEnded) -> None:
+        attempt = self._attempts.get((ended.task, ended.attempt))
+        if attempt is None or not attempt.running:
+            return
+        attempt.running = False
+        if ended.done is not None:
+            done: AttemptDone = msgspec.structs.replace(ended.done, epoch=self._epoch)
+            self._send(done)
+        else:
+            failure = ended.failure or Failure("it ended without saying why")
+            self._send(self._failed(attempt.launch, failure))
+            self.discard(*attempt.key)
+
+    def _failed(self, launch: Launch, failure: Failure) -> AttemptFailed:
+        return AttemptFailed(self.spec.job, launch.task, launch.attempt, self._epoch, failure)
+
+    def kill(self, kill: Kill) -> None:
+        """Ask the executor to end an attempt; its end is reported as a failure."""
+        if self._executor is not None and self._ready:
+            self._executor.send(kill)
+
+    # --- output ------------------------------------------------------------------------------
+
+    def _parts_directory(self, plan: StagePlan) -> str:
+        """Where a stage's part files go."""
+        if plan.output_step == len(self.spec.steps) - 1:
+            return self.spec.output_dir
+        if self.spec.step_output_dir:
+            return os.path.join(self.spec.step_output_dir, f"{plan.output_step:04d}")
+        return os.path.join(self.directory, f"stage-{plan.number}")
+
+    def _compress(self, plan: StagePlan) -> Literal["", "gz", "bz2"]:
+        return self.spec.steps[plan.output_step].compress if plan.number == len(self._plans) - 1 else ""
+
+    def _store(self, stage: int) -> Partitions:
+        store = self._stores.get(stage)
+        if store is None:
+            store = self._stores[stage] = Partitions(
+                os.path.join(self.directory, f"shuffle-{stage}"),
+                self.spec.sort,
+                self._settings.sort_memory,
+                self._settings.run_bytes,
+                self._settings.hold_bytes,
+                self._slots,
+            )
+        return store
+
+    def receive(self, header: FrameHeader, payload: bytes) -> None:
+        """A shuffle frame has arrived. One that cannot be kept is missed, and refused, at the commit."""
+        try:
+            self._store(header.stage).receive(header, payload)
+        except SpillError as error:
+            self._store(header.stage).refuse(header, error)
+
+    def try_commit(self, commit: Commit) -> bool:
+        """Do this host's part of a commit; False while frames are still on their way.
+        SpillError when it cannot be done."""
+        if commit.frames:
+            store = self._store(commit.stage)
+            if not store.holds(commit.task, commit.attempt, commit.frames):
+                return False
+            store.commit(commit.task, commit.attempt, commit.frames)
+        attempt = self._attempts.pop((commit.task, commit.attempt), None)
+        if attempt is not None:
+            if attempt.output:
+                try:
+                    os.replace(attempt.output, attempt.target)
+                except OSError as error:
+                    raise SpillError(
+                        f"cannot move {attempt.output} to {attempt.target}: {error.strerror}", attempt.target
+                    ) from error
+            shutil.rmtree(attempt.directory, ignore_errors=True)
+        return True
+
+    def discard(self, task: str, attempt: int) -> None:
+        """Forget whatever an attempt left here."""
+        for store in self._stores.values():
+            store.discard(task, attempt)
+        known = self._attempts.pop((task, attempt), None)
+        if known is not None:
+            if known.output and os.path.exists(known.output):
+                os.unlink(known.output)
+            shutil.rmtree(known.directory, ignore_errors=True)
+
+    def end_stage(self, stage: int) -> None:
+        """Nobody will read this stage's output again."""
+        store = self._stores.pop(stage, None)
+        if store is not None:
+            store.remove()
+            shutil.rmtree(store.directory, ignore_errors=True)
+        shutil.rmtree(os.path.join(self.directory, f"stage-{stage}"), ignore_errors=True)
+
+    def close(self) -> None:
+        """Kill what runs and remove what is left."""
+        if self._executor is not None:
+            self._executor.close()
+            self._executor = None
+        for store in self._stores.values():
+            store.remove()
+        for attempt in self._attempts.values():
+            if attempt.output and os.path.exists(attempt.output):
+                os.unlink(attempt.output)
+        self._attempts.clear()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+

@@ -1,0 +1,256 @@
+"""Where an attempt's records go: over ZeroMQ to the owners of their partitions, or into a file."""
+
+import bz2
+import gzip
+from collections.abc import Callable, Iterable
+from typing import IO, TYPE_CHECKING, Any
+from zlib import crc32
+
+from zmqmr.data.codecs import always_has_tab, json_dumps, line_writer, writer_kind
+from zmqmr.errors import ProtocolError
+from zmqmr.messages import FrameCount, Partitioner
+from zmqmr.net.frames import pack
+from zmqmr.net.sockets import context, shuffle_client
+from zmqmr.worker.partitions import spill_error
+
+if TYPE_CHECKING:
+    from zmqmr.worker.attempt import Attempt
+
+Pairs = Iterable[tuple[Any, Any]]
+Writer = Callable[[Any, Any], bytes]
+
+_BUFFERED_BYTES = 4 * 1024**2  # of all partitions' records before they are sent
+
+# A record inside a marked shuffle has one byte after its key's TAB that says whether it had a TAB.
+# The order of the bytes is that of the records: without TAB first.
+WITHOUT_TAB = b"\x00"
+WITH_TAB = b"\x01"
+
+
+def is_marked(writer: Writer | None) -> bool:
+    """Whether a shuffle's records are marked: unless their writer always puts a TAB. `None`: a command."""
+    return writer is None or not always_has_tab(writer)
+
+
+def unmark(line: bytes) -> bytes:
+    """The record that was marked."""
+    key, _, rest = line.partition(b"\t")
+    return key + b"\t" + rest[1:] if rest[:1] == WITH_TAB else key
+
+
+def lines_of(block: bytes) -> list[bytes]:
+    """The lines of a block, without their newlines."""
+    lines = block.split(b"\n")
+    if not lines[-1]:
+        lines.pop()
+    return lines
+
+
+class Shuffle:
+    """Sends records to their partitions' owners, in frames."""
+
+    def __init__(self, attempt: "Attempt", writer: Writer | None):
+        """`writer` encodes what the stage yields; None when lines come from a command."""
+        launch, settings = attempt.launch, attempt.settings
+        self._attempt = attempt
+        self._count = launch.partitions
+        self._write = line_writer(writer) if writer is not None else None
+        self._marked = is_marked(writer)
+        step = attempt.spec.steps[launch.links[-1][0]] if launch.links else attempt.spec.steps[0]
+        self._partition_key = _partition_key(step.partitioner)
+        self._capacity = min(_BUFFERED_BYTES, self._count * settings.frame_bytes)
+        self._room = self._capacity
+        self._largest = settings.frame_bytes + settings.max_line_bytes
+        as_json = writer is not None and writer_kind(writer) == "json" and self._partition_key is None
+        self._text = as_json  # buffers hold str, which is ASCII
+        self._buffers: list[list[Any]] = [[] for _ in range(self._count)]
+        self._frames = [0] * self._count
+        self._bytes = [0] * self._count
+        self._sockets: dict[str, Any] = {}
+        self._context: Any = None
+        self.add_all: Callable[[Pairs], None] = self._add_json if as_json else self._add_encoded
+
+    def _add_json(self, pairs: Pairs) -> None:
+        buffers, count = self._buffers, self._count
+        room = self._room
+        dumps = json_dumps
+        for key, value in pairs:
+            text = dumps(key)
+            line = f"{text}\t{dumps(value)}\n"
+            buffers[crc32(text.encode()) % count].append(line)
+            room -= len(line)
+            if room < 0:
+                self._flush()
+                room = self._capacity
+        self._room = room
+
+    def _add_encoded(self, pairs: Pairs) -> None:
+        write = self._write
+        assert write is not None
+        if self._marked:
+            self.add_lines(_split_newlines(write(key, value) for key, value in pairs))
+        else:
+            self.add_lines(write(key, value) for key, value in pairs)
+
+    def add_lines(self, lines: Iterable[bytes]) -> None:
+        """Records as encoded lines without newline."""
+        for line in lines:
+            key, tab, value = line.partition(b"\t")
+            chosen = key if self._partition_key is None else self._partition_key(line)
+            if self._marked:
+                line = key + b"\t" + (WITH_TAB + value if tab else WITHOUT_TAB)
+            record: Any = line + b"\n"
+            if self._text:
+                record = record.decode("ascii")
+            self._buffers[crc32(chosen) % self._count].append(record)
+            self._room -= len(record)
+            if self._room < 0:
+                self._flush()
+
+    def _flush(self) -> None:
+        self._attempt.stay_ourselves()
+        self._room = self._capacity
+        for partition, records in enumerate(self._buffers):
+            if records:
+                payload = "".join(records).encode("ascii") if self._text else b"".join(records)
+                self._attempt.output_records += len(records)
+                records.clear()
+                self._send(partition, payload)
+        self._attempt.tick()
+
+    def _send(self, partition: int, payload: bytes) -> None:
+        if len(payload) > self._largest:
+            raise ProtocolError(
+                f"a record of {len(payload)} bytes is too long to shuffle;"
+                " yield smaller values or raise ZMQMR_MAX_LINE_BYTES"
+            )
+        launch = self._attempt.launch
+        frame = pack(
+            launch.job,
+            launch.stage,
+            launch.task,
+            launch.attempt,
+            partition,
+            self._frames[partition],
+            payload,
+        )
+        self._socket(launch.owners[partition]).send_multipart(frame, copy=False)
+        self._frames[partition] += 1
+        self._bytes[partition] += len(payload)
+        self._attempt.output_bytes += len(payload)
+
+    def _socket(self, endpoint: str) -> Any:
+        socket = self._sockets.get(endpoint)
+        if socket is None:
+            if self._context is None:
+                self._context = context()
+            settings = self._attempt.settings
+            socket = self._sockets[endpoint] = shuffle_client(
+                self._context, endpoint, settings.frames_in_flight, settings.frame_bytes
+            )
+        return socket
+
+    def close(self) -> tuple[FrameCount, ...]:
+        """Send the rest, wait until it is handed over; what was sent to each partition."""
+        self._flush()
+        for socket in self._sockets.values():
+            socket.close()
+        if self._context is not None:
+            self._context.term()
+        return tuple(
+            FrameCount(partition, frames, self._bytes[partition])
+            for partition, frames in enumerate(self._frames)
+            if frames
+        )
+
+
+class File:
+    """Writes records as lines to the attempt's output file."""
+
+    def __init__(self, attempt: "Attempt", writer: Writer | None):
+        self._attempt = attempt
+        self._path = attempt.run.output
+        self._write = line_writer(writer) if writer is not None else None
+        try:
+            self._file = _open_output(self._path, attempt.run.compress)
+        except OSError as error:
+            raise spill_error(error, self._path) from error
+        self._lines: list[bytes] = []
+        self._room = _BUFFERED_BYTES
+
+    def add_all(self, pairs: Pairs) -> None:
+        write, append = self._write, self._lines.append
+        assert write is not None
+        for key, value in pairs:
+            line = write(key, value)
+            append(line)
+            self._room -= len(line) + 1
+            if self._room < 0:
+                self._flush()
+
+    def add_lines(self, lines: Iterable[bytes]) -> None:
+        """Records as encoded lines without newline."""
+        for line in lines:
+            self._lines.append(line)
+            self._room -= len(line) + 1
+            if self._room < 0:
+                self._flush()
+
+    def _flush(self) -> None:
+        self._attempt.stay_ourselves()
+        if self._lines:
+            self._attempt.output_records += len(self._lines)
+            self._lines.append(b"")
+            data = b"\n".join(self._lines)
+            self._attempt.output_bytes += len(data)
+            self._lines.clear()
+            try:
+                self._file.write(data)
+            except OSError as error:
+                raise spill_error(error, self._path) from error
+        self._room = _BUFFERED_BYTES
+        self._attempt.tick()
+
+    def close(self) -> tuple[FrameCount, ...]:
+        """Write the rest and close the file."""
+        self._flush()
+        try:
+            self._file.close()
+        except OSError as error:
+            raise spill_error(error, self._path) from error
+        return ()
+
+
+Sink = Shuffle | File
+
+
+def _open_output(path: str, compress: str) -> IO[bytes]:
+    if compress == "gz":
+        return gzip.GzipFile(filename="", mode="wb", fileobj=open(path, "wb"), mtime=0)  # type: ignore[return-value]
+    if compress == "bz2":
+        return bz2.open(path, "wb")
+    return open(path, "wb", buffering=0)
+
+
+def _split_newlines(lines: Iterable[bytes]) -> Iterable[bytes]:
+    """A record with a newline inside is several records: that is what reading lines makes of it."""
+    for line in lines:
+        if b"\n" in line:
+            yield from lines_of(line + b"\n")
+        else:
+            yield line
+
+
+def _partition_key(partitioner: Partitioner) -> Callable[[bytes], bytes] | None:
+    """The bytes of a line that choose its partition; None: those before its first TAB."""
+    if partitioner.kind == "key":
+        return None
+    separator = partitioner.separator.encode()
+    first, last = partitioner.first - 1, partitioner.last or None
+
+    def fields(line: bytes) -> bytes:
+        return separator.join(line.split(separator)[first:last])
+
+    return fields
+
+

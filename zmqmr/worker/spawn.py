@@ -1,0 +1,138 @@
+"""Starting processes so that they never outlive what started them."""
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from zmqmr.messages import Begin, JobSpec, encode
+from zmqmr.net.channel import Receiver, channel_pair, send
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_END_SECONDS = 5.0  # an executor told to end that has not by then is killed
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def die_with_parent(parent: int) -> None:
+    """Ask the kernel to kill this process when its parent ends. `parent`: the pid it must still have."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)  # it ended before we asked
+
+
+def adopt_orphans() -> None:
+    """Become the parent of descendants whose own parent ends, so that none escapes."""
+    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def fork(main: Callable[[], Any], close: Sequence[int] = ()) -> int:
+    """Run `main` in a forked child and return the child's pid. The child ends with `main`: code 0, or
+    1 with the traceback on standard error; it never returns into the caller's code."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    parent = os.getpid()
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        die_with_parent(parent)
+        for descriptor in close:
+            os.close(descriptor)
+        main()
+        code = 0
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+class ExecutorProcess:
+    """The agent's end of an executor: a channel and a pid."""
+
+    def __init__(self, channel: socket.socket, pid: int):
+        self._channel = channel
+        self.fd = channel.fileno()
+        self.pid = pid
+        self._receiver = Receiver(self.fd)
+
+    @classmethod
+    def fork(cls, close: Sequence[int] = ()) -> "ExecutorProcess":
+        """Fork an executor from this process, which must have one thread and no ZeroMQ context."""
+        ours, theirs = channel_pair()
+        from zmqmr.worker.executor import serve
+
+        pid = fork(lambda: serve(theirs.fileno()), close=[ours.fileno(), *close])
+        theirs.close()
+        return cls(ours, pid)
+
+    @classmethod
+    def execute(cls, spec: JobSpec, work: str) -> "ExecutorProcess":
+        """Start an executor as a program of its own, through the job's setup script if it has one."""
+        ours, theirs = channel_pair()
+        command = [sys.executable, "-m", "zmqmr.worker.executor", str(theirs.fileno())]
+        if spec.setup_script:
+            command = [*spec.sh, spec.setup_script, *command]
+        environment = {**os.environ, **spec.cmdenv}
+        with open(os.path.join(os.path.dirname(work), "executor.stderr"), "wb") as stderr:
+            process = subprocess.Popen(
+                command,
+                cwd=work,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=stderr,
+                stderr=stderr,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        theirs.close()
+        process.returncode = 0  # reaped in close(), not by subprocess
+        return cls(ours, process.pid)
+
+    def begin(self, spec: JobSpec, work: str) -> None:
+        """Hand over the job; answered by ExecutorReady or ExecutorFailed."""
+        self.send(Begin(spec, work))
+
+    def send(self, message: Any) -> None:
+        """Send a message; when the executor is gone, its closed channel tells soon enough."""
+        try:
+            send(self.fd, encode(message))
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+
+    @property
+    def closed(self) -> bool:
+        return self._receiver.closed
+
+    def receive(self) -> list[bytes]:
+        return self._receiver.receive()
+
+    def close(self) -> str:
+        """End the executor and its attempts, wait, and say how it ended."""
+        self._channel.close()  # the executor takes that as the order to end
+        deadline = time.monotonic() + _END_SECONDS
+        while True:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                return describe_status(status)
+            if time.monotonic() > deadline:
+                os.kill(self.pid, signal.SIGKILL)
+                deadline = float("inf")
+            time.sleep(0.001)
+
+
+def describe_status(status: int) -> str:
+    """How a process ended, from its wait status, in words."""
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name} (signal {-code})"
+    return f"exit code {code}"
