@@ -29,7 +29,7 @@ def install() -> None:
         if name in sys.modules:
             patch(sys.modules[name])
     if not installed():
-        sys.meta_path.insert(0, _Finder())  # type: ignore[arg-type]
+        sys.meta_path.insert(0, _Finder())
 
 
 def installed() -> bool:

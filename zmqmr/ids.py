@@ -16,6 +16,6 @@ def job_id(key: str) -> str:
     """
     if key and len(key) <= MAX_ID and not _UNSAFE.search(key) and key[0] not in ".-":
         return key
-    digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:_DIGEST]
+    digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST]
     safe = _UNSAFE.sub("-", key)[-(MAX_ID - len(digest) - 1) :].lstrip(".-")
     return f"{safe}.{digest}" if safe else digest

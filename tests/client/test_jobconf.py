@@ -91,7 +91,10 @@ def test_a_codec_that_is_not_there_is_refused():
 
 
 def test_split_bounds_follow_hadoop_where_the_minimum_wins():
-    low, high = "mapreduce.input.fileinputformat.split.minsize", "mapreduce.input.fileinputformat.split.maxsize"
+    low, high = (
+        "mapreduce.input.fileinputformat.split.minsize",
+        "mapreduce.input.fileinputformat.split.maxsize",
+    )
     settings = Settings()
     assert conf({high: "100"}).split_bounds(settings) == (100, 100)
     assert conf({low: "10", high: "100"}).split_bounds(settings) == (10, 100)

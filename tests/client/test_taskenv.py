@@ -71,7 +71,9 @@ def test_the_jobs_own_jobconf_is_there_in_every_spelling(monkeypatch: pytest.Mon
 
 
 def test_two_spellings_that_differ_keep_their_values():
-    env = task_env(spec({"mapred.job.name": "old", "mapreduce.job.name": "new"}), 0, "mapper", 0, 1, "/w", None)
+    env = task_env(
+        spec({"mapred.job.name": "old", "mapreduce.job.name": "new"}), 0, "mapper", 0, 1, "/w", None
+    )
     assert (env["mapred_job_name"], env["mapreduce_job_name"]) == ("old", "new")
 
 

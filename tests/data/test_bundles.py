@@ -95,7 +95,10 @@ def test_the_digest_depends_on_contents_names_and_exec_bits_only(tmp_path: Path)
     assert pack({"b": two, "a": two}, {}, str(tmp_path / "x"))[1] == first[1]
     assert first[1] == hashlib.sha256(Path(first[0]).read_bytes()).hexdigest() == Path(first[0]).stem
     runnable = written(tmp_path / "run", mode=0o755)
-    others = [pack(files, {}, str(tmp_path))[1] for files in ({"a": one}, {"a": one, "c": one}, {"a": one, "b": runnable})]
+    others = [
+        pack(files, {}, str(tmp_path))[1]
+        for files in ({"a": one}, {"a": one, "c": one}, {"a": one, "b": runnable})
+    ]
     assert len({first[1], *others}) == 4
 
 
@@ -148,9 +151,7 @@ HOSTILE = {
     "tar: link outside": tar_with(("evil", "../..", tarfile.SYMTYPE)),
     "tar: absolute link": tar_with(("evil", "/etc", tarfile.SYMTYPE)),
     "tar: to a sibling with the same start": tar_with(("evil", "../a2", tarfile.SYMTYPE)),
-    "tar: write through a link": tar_with(
-        ("l", "..", tarfile.SYMTYPE), ("l/evil", b"x", tarfile.REGTYPE)
-    ),
+    "tar: write through a link": tar_with(("l", "..", tarfile.SYMTYPE), ("l/evil", b"x", tarfile.REGTYPE)),
     "tar: links that add up": tar_with(
         ("d/e/f", b"x", tarfile.REGTYPE),
         ("s", "d/e", tarfile.SYMTYPE),
@@ -178,9 +179,7 @@ HOSTILE = {
     "zip: parent": zip_with(("../evil", b"x", 0o100644)),
     "zip: absolute": zip_with(("/tmp/evil-zmqmr", b"x", 0o100644)),
     "zip: link outside": zip_with(("evil", b"../..", stat.S_IFLNK | 0o777)),
-    "zip: write through a link": zip_with(
-        ("l", b"..", stat.S_IFLNK | 0o777), ("l/evil", b"x", 0o100644)
-    ),
+    "zip: write through a link": zip_with(("l", b"..", stat.S_IFLNK | 0o777), ("l/evil", b"x", 0o100644)),
     "zip: pipe": zip_with(("evil", b"", stat.S_IFIFO | 0o644)),
     "gz: cut": gzip.compress(tar_with(("f", os.urandom(9000), tarfile.REGTYPE)))[:-2000],
     "gz: damaged": gzip.compress(tar_with(("f", b"x" * 9000, tarfile.REGTYPE)))[:-8] + b"\0" * 8,
@@ -241,7 +240,10 @@ def test_a_changed_bundle_is_refused_before_anything_is_unpacked(tmp_path: Path,
 
 
 def test_a_bundle_that_no_client_packed_is_refused(tmp_path: Path, work: Path):
-    for data in (tar_with(("evil", b"x", tarfile.REGTYPE)), tar_with(("file/../evil", b"x", tarfile.REGTYPE))):
+    for data in (
+        tar_with(("evil", b"x", tarfile.REGTYPE)),
+        tar_with(("file/../evil", b"x", tarfile.REGTYPE)),
+    ):
         bundle = written(tmp_path / "bundle", data)
         with pytest.raises(UsageError, match="no zmqmr client"):
             unpack(bundle, hashlib.sha256(data).hexdigest(), str(work))

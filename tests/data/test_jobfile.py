@@ -195,3 +195,23 @@ def test_an_error_of_the_job_itself_is_passed_on(write):
     assert done.returncode == 1
     assert "ZeroDivisionError: mine" in done.stderr
     assert "JobFileError" not in done.stderr
+
+
+def test_importing_mrjob_leaves_no_trace_of_distutils():
+    script = """
+import sys
+from zmqmr.data.jobfile import import_mrjob
+finders = set(sys.meta_path)
+import_mrjob()
+print(finders - set(sys.meta_path))
+if sys.version_info < (3, 12):
+    print([name for name in sys.modules if name.startswith(('distutils', 'setuptools'))])
+else:
+    print([])
+import mrjob.util, mrjob.compat
+print(mrjob.util.find_executable('sh') is not None, mrjob.compat.version_gte('2.10', '2.9'))
+import setuptools
+"""
+    done = python(script)
+
+    assert (done.stdout, done.stderr) == ("set()\n[]\nTrue True\n", "")

@@ -123,8 +123,17 @@ def run_zmqmr(
     cwd: Path | None = None,
 ) -> Result:
     """The job as the zmqmr-run command runs it; output on stdout unless `output` names a directory."""
-    where = ["--output-dir", output] if output else []
-    command = [sys.executable, "-m", "zmqmr.cli.run", job_path(job), "--no-conf", *where, *args, *inputs]
+    where: list[str | Path] = ["--output-dir", output] if output else []
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "zmqmr.cli.run",
+        job_path(job),
+        "--no-conf",
+        *where,
+        *args,
+        *inputs,
+    ]
     return run(command, plain_environ(environ), stdin, output, cwd)
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from differential.harness import JOBS, SMALL, Result, run_zmqmr
 
 Compare = Callable[..., Result]
@@ -107,7 +106,7 @@ def test_files_folders_and_archives_that_the_class_declares(
 def test_arguments_of_the_job_reach_its_tasks(compare: Compare, text: Path, tmp_path: Path) -> None:
     words = text.read_text().split()
     (tmp_path / "stop words.txt").write_text(" ".join(words[:40]))
-    mark = "it's a $HOME \"label\" --with; odd * signs \u00e9"
+    mark = 'it\'s a $HOME "label" --with; odd * signs \u00e9'
     args = ["--stop-list", tmp_path / "stop words.txt", "--times", "3", "--loud", "--mark", mark]
     compare("file_arg", args, [text])
 

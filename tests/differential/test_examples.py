@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
-
 from differential.harness import Result, run_zmqmr
 
 Compare = Callable[..., Result]
@@ -76,7 +75,8 @@ def _parsed(lines: Iterable[bytes]) -> Iterator[str]:
 def test_the_text_classifier(compare: Compare) -> None:
     """Its sums of floats depend on the order in which a reducer gets its values, which no runner promises."""
     documents = sorted(example("docs-to-classify").iterdir())
-    compare(example("mr_text_classifier.py"), inputs=documents, canonical=_parsed, environ={"PYTHONHASHSEED": "0"})
+    fixed = {"PYTHONHASHSEED": "0"}
+    compare(example("mr_text_classifier.py"), inputs=documents, canonical=_parsed, environ=fixed)
 
 
 def test_phone_numbers_to_urls(compare: Compare, tmp_path: Path) -> None:

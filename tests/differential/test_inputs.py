@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import zstandard
-
 from differential.harness import SMALL, Result, run_stock, run_zmqmr
 
 Compare = Callable[..., Result]
@@ -74,7 +73,7 @@ def test_gz_with_many_members(compare: Compare, text: Path, tmp_path: Path) -> N
 def test_what_stock_mrjob_cannot_read_is_read_as_its_content(
     text: Path, tmp_path: Path, suffix: str, compress: Callable[[bytes], bytes]
 ) -> None:
-    """Stock mrjob stops at the end of a bz2 file's first stream and has no zst; it is asked about the content."""
+    """Stock mrjob fails after a bz2 file's first stream and has no zst; it is asked about the content."""
     path = tmp_path / f"many.{suffix}"
     path.write_bytes(b"".join(compress(piece) for piece in _pieces(text)))
     ours = run_zmqmr("word_count", [], [path], tmp_path / "out", environ=SMALL)
@@ -84,7 +83,7 @@ def test_what_stock_mrjob_cannot_read_is_read_as_its_content(
 
 
 def test_names_with_odd_characters(compare: Compare, tmp_path: Path) -> None:
-    names = ["with space", "qu'ote\"s", "$(touch x)", "-dash", "caf\u00e9", "semi;colon", "per%20cent", "#hash"]
+    names = ["with space", "qu'ote\"s", "$(touch x)", "-dash", "caf\u00e9", "semi;colon", "per%20cent"]
     paths = []
     for name in names:
         paths.append(tmp_path / name)

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from differential.harness import JOBS, SMALL, Result, plain_environ, run, run_stock, run_zmqmr
 
 Compare = Callable[..., Result]
@@ -50,7 +49,7 @@ def test_nothing_is_printed_when_so_asked(text: Path) -> None:
 
 
 def test_the_output_of_each_step_is_kept_when_so_asked(text: Path, tmp_path: Path) -> None:
-    args = ["--chain", "mr,m", "--step-output-dir", tmp_path / "steps"]
+    args = ["--chain", "mr,m", "--step-output-dir", str(tmp_path / "steps")]
     ours = run_zmqmr("chains", args, [text], tmp_path / "out", environ=SMALL)
     assert ours.rc == 0, ours.stderr
     first = run_stock("word_count", inputs=[text])

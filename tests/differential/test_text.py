@@ -9,11 +9,11 @@ from tempfile import TemporaryDirectory
 from types import ModuleType
 
 import pytest
-import zmqmr.register  # noqa: F401
+from differential.harness import JOBS, SMALL
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from differential.harness import JOBS, SMALL
+import zmqmr.register  # noqa: F401
 
 BOUNDED = settings(
     max_examples=20,

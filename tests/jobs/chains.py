@@ -35,7 +35,6 @@ class Job(MRJob):
     def steps(self):
         return {
             "m": [MRStep(mapper=self.words)],
-            "m,m": [MRStep(mapper=self.words), MRStep(mapper=self.initials)],
             "m,m,m": [
                 MRStep(mapper=self.words),
                 MRStep(mapper=self.swap),
@@ -43,10 +42,6 @@ class Job(MRJob):
             ],
             "mr,r": [MRStep(mapper=self.words, reducer=self.total), MRStep(reducer=self.gather)],
             "mr,m": [MRStep(mapper=self.words, reducer=self.total), MRStep(mapper=self.swap)],
-            "mr,mr": [
-                MRStep(mapper=self.words, reducer=self.total),
-                MRStep(mapper=self.initials, reducer=self.biggest),
-            ],
             "mcr,mcr,mr": [
                 MRStep(mapper=self.words, combiner=self.total, reducer=self.total),
                 MRStep(mapper=self.initials, combiner=self.biggest, reducer=self.biggest),
@@ -70,11 +65,6 @@ class Job(MRJob):
                 MRStep(mapper=self.words, reducer=self.total),
                 MRStep(combiner=self.same),
                 MRStep(mapper=self.swap),
-            ],
-            "r,r": [
-                MRStep(mapper=self.words),
-                MRStep(reducer=self.total),
-                MRStep(reducer=self.gather),
             ],
         }[self.options.chain]
 

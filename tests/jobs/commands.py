@@ -27,9 +27,7 @@ class Job(MRJob):
             "mapper-reducer": [MRStep(mapper_cmd=ones, reducer_cmd=totals)],
             "all": [MRStep(mapper_cmd=ones, combiner_cmd=totals, reducer_cmd=totals)],
             "python-then-reducer": [MRStep(mapper=self.words, reducer_cmd=totals)],
-            "python-then-combiner": [
-                MRStep(mapper=self.words, combiner_cmd=totals, reducer=self.total)
-            ],
+            "python-then-combiner": [MRStep(mapper=self.words, combiner_cmd=totals, reducer=self.total)],
             "command-then-python": [
                 MRStep(mapper=self.words, reducer_cmd=totals),
                 MRStep(mapper=self.initial, reducer=self.total),

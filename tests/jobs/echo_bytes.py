@@ -1,9 +1,7 @@
 """Hands every line through as it is, and counts equal lines."""
 
 from mrjob.job import MRJob
-from mrjob.protocol import BytesValueProtocol
-from mrjob.protocol import PickleProtocol
-from mrjob.protocol import ReprProtocol
+from mrjob.protocol import BytesValueProtocol, PickleProtocol, ReprProtocol
 
 
 class Job(MRJob):

@@ -1,6 +1,8 @@
 """Counts words and does, in every substep, what --what names, beside its work."""
 
+import contextlib
 import ctypes
+import io
 import multiprocessing
 import os
 import signal
@@ -73,10 +75,8 @@ def close_stdin():
 
 
 def close_fd_0():
-    try:
+    with contextlib.suppress(OSError):  # closed already
         os.close(0)
-    except OSError:
-        pass  # closed already
 
 
 def change_directory():
@@ -111,7 +111,7 @@ def _frames():
 
 
 def replace_streams():
-    sys.stdout = sys.stderr = open(os.devnull, "w")
+    sys.stdout = sys.stderr = io.StringIO()
 
 
 def close_streams():

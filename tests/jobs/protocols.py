@@ -30,8 +30,9 @@ class Job(MRJob):
         return getattr(mrjob.protocol, self.options.writes)()
 
     def mapper(self, key, value):
-        yield repr(key).encode() if self.options.between.startswith("Bytes") else repr(key), fitting(
-            self.options.between, value
+        yield (
+            repr(key).encode() if self.options.between.startswith("Bytes") else repr(key),
+            fitting(self.options.between, value),
         )
 
     def reducer(self, key, values):

@@ -4,7 +4,6 @@ import random
 
 from mrjob.job import MRJob
 
-
 random.seed(42)
 
 

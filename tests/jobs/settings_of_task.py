@@ -5,7 +5,6 @@ import os
 from mrjob.compat import jobconf_from_env
 from mrjob.job import MRJob
 
-
 NAMES = [
     "mapreduce_map_input_file",
     "map_input_file",

@@ -1,59 +1,13 @@
-"""A place of their own for the runs of the process tests, and what they leave there and in /proc."""
+"""A place and an input for the runs of the process tests."""
 
 import os
-import time
-import uuid
-from collections.abc import Callable, Iterator
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-
-from differential.harness import plain_environ
-
-PATIENCE_SECONDS = 30
-
-
-class Place:
-    """A temporary folder for one run, and an environment that marks all of the run's processes."""
-
-    def __init__(self, temporary: Path) -> None:
-        self.temporary = temporary
-        self.marker = uuid.uuid4().hex
-
-    def environ(self, **extra: str) -> dict[str, str]:
-        """The environment to start the run with; `extra` wins."""
-        return plain_environ({"TEST_MARKER": self.marker, "TMPDIR": str(self.temporary)} | extra)
-
-    def processes(self) -> dict[int, str]:
-        """The living processes of the run: their command lines by number."""
-        found = {}
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                if f"TEST_MARKER={self.marker}".encode() in (folder / "environ").read_bytes().split(b"\0"):
-                    found[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ")
-            except OSError:
-                continue  # it has ended, or is not ours to look at
-        return found
-
-    def files(self) -> list[str]:
-        """What lies in the temporary folder."""
-        return sorted(os.listdir(self.temporary))
-
-    def assert_nothing_left(self) -> None:
-        """No process and no file of the run is there, or they go while we wait."""
-        wait_until(lambda: not self.processes() and not self.files(), self._story)
-
-    def _story(self) -> str:
-        return f"left: processes {self.processes()}, files {self.files()}"
-
-
-def wait_until(condition: Callable[[], object], story: Callable[[], str] = str) -> None:
-    """Wait until `condition` holds, at most PATIENCE_SECONDS; `story` says what is wrong if it does not."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, story()
-        time.sleep(0.02)
+from process.places import Place
 
 
 @pytest.fixture
@@ -69,3 +23,17 @@ def words(tmp_path: Path) -> Path:
     path = tmp_path / "words.txt"
     path.write_text("".join(f"w{n % 17} w{n % 5} and {'x' * (n % 7)}\n" for n in range(300)))
     return path
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A drive of 6 MiB, empty."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: only root can mount a small drive")
+    folder = tmp_path / "drive"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)

@@ -7,9 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Place, wait_until
-
 from differential.harness import DEADLINE_SECONDS, SMALL, job_path, run_zmqmr
+from process.places import Place, wait_until
 
 
 @pytest.mark.parametrize("job", ["word_count", "chains", "map_only"])

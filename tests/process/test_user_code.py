@@ -4,9 +4,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import Place
-
 from differential.harness import SMALL, run_stock, run_zmqmr
+from process.places import Place
 
 MISDEEDS = [
     "stray_print",

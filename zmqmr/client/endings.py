@@ -112,7 +112,9 @@ def is_shown(level: int) -> bool:
     if not log.isEnabledFor(level):
         return False
     while logger is not None:
-        if any(h.level <= level and not isinstance(h, logging.NullHandler) for h in logger.handlers):
-            return True
+        for handler in logger.handlers:
+            # mrjob's --quiet adds a NullHandler of mrjob's own.
+            if handler.level <= level and type(handler).__name__ != "NullHandler":
+                return True
         logger = logger.parent if logger.propagate else None
     return False

@@ -54,7 +54,9 @@ class LocalCluster:
         base = self._parent_directory
         if len(os.path.abspath(base).encode()) > _SOCKET_PATH_BYTES:
             base = tempfile.gettempdir()
-        self._sockets = tempfile.mkdtemp(prefix="zmqmr-", dir=base if base != self._parent_directory else None)
+        self._sockets = tempfile.mkdtemp(
+            prefix="zmqmr-", dir=base if base != self._parent_directory else None
+        )
         self._data = tempfile.mkdtemp(prefix="zmqmr-data-", dir=self._parent_directory)
         self._endpoint = f"ipc://{self._sockets}/coordinator"
         reading, self._lifeline = os.pipe()

@@ -12,6 +12,7 @@ from zmqmr.client.texts import cut, one_line, printable
 from zmqmr.messages import AttemptReport, JobUpdate, StageProgress
 
 LOG_SECONDS = 10.0  # between two log lines about progress
+WAIT_SECONDS = 2.0  # a shorter wait, as for the first worker, is not worth a word
 RECORD_CHARACTERS = 500  # of a record in an explanation
 
 
@@ -72,6 +73,7 @@ class Progress:
         self._started: dict[int, float] = {}  # stage -> when its first task ran
         self._ended: set[int] = set()
         self._said = ("", "")  # status and waiting reason of the last log line
+        self._waits_since = clock()
         self._log_due = clock() + LOG_SECONDS
         self.explained: AttemptReport | None = None
 
@@ -107,18 +109,21 @@ class Progress:
                 self._ended.add(stage.stage)
                 self.close()
                 log.info(self._end_of(stage, now))
+        if not update.waiting:
+            self._waits_since = now
         active = _active(update)
-        line = self._line(active, update, now)
+        waiting = update.waiting if now - self._waits_since >= WAIT_SECONDS else ""
+        line = self._line(active, waiting, now)
         if self._rewrites:
             self._draw(line)
-        elif line and (now >= self._log_due or self._news(active, update)):
+        elif line and (now >= self._log_due or self._news(active, waiting)):
             self._log_due = now + LOG_SECONDS
-            self._said = (active.status if active else "", update.waiting)
+            self._said = (active.status if active else "", waiting)
             log.info(line)
 
-    def _news(self, active: StageProgress | None, update: JobUpdate) -> bool:
+    def _news(self, active: StageProgress | None, waiting: str) -> bool:
         """Whether there is a reason to wait, or a status, that was not said yet."""
-        status, waiting = (active.status if active else ""), update.waiting
+        status = active.status if active else ""
         return bool(status and status != self._said[0]) or bool(waiting and waiting != self._said[1])
 
     def _end_of(self, stage: StageProgress, now: float) -> str:
@@ -131,9 +136,9 @@ class Progress:
     def _title(self, stage: StageProgress) -> str:
         return f"Step {stage.step + 1} of {self._steps} {stage.kind}"
 
-    def _line(self, stage: StageProgress | None, update: JobUpdate, now: float) -> str:
+    def _line(self, stage: StageProgress | None, waiting: str, now: float) -> str:
         if stage is None:
-            return f"waiting: {one_line(update.waiting)}" if update.waiting else ""
+            return f"waiting: {one_line(waiting)}" if waiting else ""
         words = [f"{self._title(stage)}: {stage.done} of {_tasks(stage.tasks)}, {stage.running} running"]
         seconds = now - self._started.get(stage.stage, now)
         if seconds > 0 and stage.records:
@@ -143,8 +148,8 @@ class Progress:
                 words.append(f"{int(left) // 60}:{int(left) % 60:02d} left")
         if stage.failures:
             words.append(f"{stage.failures} failed attempts")
-        if update.waiting:
-            words.append(f"waiting: {one_line(update.waiting)}")
+        if waiting:
+            words.append(f"waiting: {one_line(waiting)}")
         if stage.status:
             words.append(one_line(stage.status))
         return ", ".join(words)

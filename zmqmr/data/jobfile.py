@@ -6,6 +6,7 @@ of the script work. Call these functions once in a process, and in a process tha
 """
 
 import contextlib
+import importlib
 import os
 import sys
 import traceback
@@ -80,6 +81,26 @@ def run_job_file(path: str, argv: Sequence[str] = ()) -> None:
         _only_class(path, module).run()
 
 
+def import_mrjob() -> Any:
+    """`mrjob.job.MRJob`, imported in about half the time.
+
+    mrjob wants two small functions of distutils. Before Python 3.12 the standard library has them, but where
+    setuptools is installed its import hook answers for distutils with the whole of setuptools. The hook is
+    put aside meanwhile, and no distutils is left behind for a later import of setuptools to complain about.
+    """
+    if sys.version_info < (3, 12) and "distutils" not in sys.modules:
+        hooks = [finder for finder in sys.meta_path if type(finder).__module__ == "_distutils_hack"]
+        for finder in hooks:
+            sys.meta_path.remove(finder)
+        try:
+            importlib.import_module("mrjob.job")
+        finally:
+            sys.meta_path[:0] = hooks
+            for name in [name for name in sys.modules if name.partition(".")[0] == "distutils"]:
+                del sys.modules[name]
+    return importlib.import_module("mrjob.job").MRJob
+
+
 def _compile(path: str) -> Any:
     try:
         with open(path, "rb") as file:
@@ -105,8 +126,7 @@ def _execute(path: str, argv: Sequence[str], code: Any) -> ModuleType:
 @contextlib.contextmanager
 def _watched(note: Callable[[type], None]) -> Iterator[None]:
     """Tell `note` of each class on which `run()` or `make_runner()` is called, before it happens."""
-    from mrjob.job import MRJob
-
+    MRJob = import_mrjob()
     run, make_runner = MRJob.__dict__["run"], MRJob.__dict__["make_runner"]
 
     def watched_run(cls: type) -> Any:
@@ -125,8 +145,7 @@ def _watched(note: Callable[[type], None]) -> Iterator[None]:
 
 
 def _only_class(path: str, module: ModuleType) -> Any:
-    from mrjob.job import MRJob
-
+    MRJob = import_mrjob()
     found = {
         value
         for value in vars(module).values()

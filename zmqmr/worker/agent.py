@@ -245,7 +245,7 @@ class Agent:
         self.jobs.clear()
         if self._spare is not None:
             self._spare.close()
-        self._control.close(linger=100)
+        self._control.close(linger=0)
         self._shuffle.close()
         self._context.term()
         shutil.rmtree(self.directory, ignore_errors=True)

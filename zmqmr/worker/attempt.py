@@ -28,7 +28,9 @@ from zmqmr.messages import (
 )
 from zmqmr.net.channel import send
 from zmqmr.settings import Settings
+from zmqmr.worker import command, links
 from zmqmr.worker.explain import Position, explain
+from zmqmr.worker.output import Output
 from zmqmr.worker.sinks import lines_of
 from zmqmr.worker.taskenv import task_env, with_environ
 
@@ -195,9 +197,6 @@ def _with_offsets(offset: int, block: bytes) -> bytes:
 
 def _run_chain(attempt: Attempt) -> tuple[FrameCount, ...]:
     """Run the stage's chain over the task's input; the frames it sent."""
-    from zmqmr.worker import command, links
-    from zmqmr.worker.output import Output
-
     spec, launch = attempt.spec, attempt.launch
     output = Output(attempt)
     first = launch.links[0] if launch.links else None

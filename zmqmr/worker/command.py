@@ -11,6 +11,7 @@ from mrjob.util import cmd_line
 from zmqmr.core.plan import Link
 from zmqmr.worker.explain import CommandFailed
 from zmqmr.worker.spawn import describe_status
+from zmqmr.worker.links import reduce_records
 from zmqmr.worker.sinks import lines_of
 
 if TYPE_CHECKING:
@@ -98,8 +99,6 @@ class _Feeder(threading.Thread):
 
 def run_command(attempt: "Attempt", link: Link, output: "Output") -> None:
     """Run a stage that is one command over the attempt's input."""
-    from zmqmr.worker.links import reduce_records
-
     target = output.target(None)
     if link[1] == "reducer":
         pipe_through(attempt, link, reduce_records(attempt), target)

@@ -4,6 +4,7 @@ User code runs in the attempts only. Whatever an attempt does to itself, its exe
 """
 
 import atexit
+import gc
 import os
 import random
 import re
@@ -176,6 +177,8 @@ class Executor:
         except ZmqmrError as error:
             self._tell(ExecutorFailed(Failure(f"a worker cannot load the job: {error}", fatal=True)))
         else:
+            gc.collect()
+            gc.freeze()  # what is there now is shared by all attempts: never write to it to look for garbage
             self._tell(ExecutorReady(os.getpid()))
 
     def _fork(self, run: Run) -> None:
@@ -267,16 +270,10 @@ class Executor:
         """The job is over: no attempt, and nothing an attempt started, survives."""
         for child in self._children.values():
             _signal_group(child.pid, signal.SIGKILL)
-        for _ in range(100):
-            orphans = _children_of(os.getpid())
-            if not orphans:
-                return
-            for pid in orphans:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                    os.waitpid(pid, 0)
-                except (ProcessLookupError, ChildProcessError):
-                    pass
+        while children := _children():
+            for pid in children:
+                os.kill(pid, signal.SIGKILL)  # a child keeps its number until it is waited for
+                os.waitpid(pid, 0)
 
     def _tell(self, message: Any) -> None:
         try:
@@ -327,13 +324,10 @@ def _signal_group(pid: int, number: int) -> None:
             pass
 
 
-def _children_of(pid: int) -> list[int]:
-    import psutil
-
-    try:
-        return [child.pid for child in psutil.Process(pid).children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
+def _children() -> list[int]:
+    """This process's children: attempts, and what attempts left behind, which it has adopted."""
+    with open(f"/proc/self/task/{os.getpid()}/children") as file:
+        return [int(pid) for pid in file.read().split()]
 
 
 def _unexplained(status: int) -> str:

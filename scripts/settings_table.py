@@ -1,0 +1,35 @@
+"""Print README's table of settings from zmqmr/settings.py; with --write, put it into README.md.
+
+A test keeps the two equal.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+FIELD = re.compile(r"^    (\w+): (\w+) = (.+?)  # (.+)$")
+MARKED = re.compile(r"(<!-- settings -->\n).*?(<!-- /settings -->)", re.DOTALL)
+
+
+def table() -> str:
+    """The settings as a Markdown table, one row a field, in the order of the source."""
+    rows = ["| variable | default | what |", "|---|---|---|"]
+    for line in (ROOT / "zmqmr" / "settings.py").read_text().splitlines():
+        if match := FIELD.match(line):
+            name, _, default, what = match.groups()
+            rows.append(f"| `ZMQMR_{name.upper()}` | {default.replace('* MIB', 'MiB')} | {what} |")
+    return "\n".join(rows) + "\n"
+
+
+def with_table(readme: str) -> str:
+    """README's text with the table put in."""
+    return MARKED.sub(lambda match: match[1] + table() + match[2], readme)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--write"]:
+        path = ROOT / "README.md"
+        path.write_text(with_table(path.read_text()))
+    else:
+        print(table(), end="")
