@@ -34,7 +34,7 @@ PIPELINES = {
         $1 != key { if (count) emit(); key = $1; total = count = 0 }
         { total += $2; count++ }
         END { emit() }'""",
-    "idsort": r"""sort $0 | sed 's/\([^ ]*\) \(.*\)/"\1"\t"\2"/'""",
+    "idsort": r"""sort $0 | awk '{ print "\"" $1 "\"\t\"" substr($0, length($1) + 2) "\"" }'""",
 }
 PIPELINES["wcnc"] = PIPELINES["tiny"] = PIPELINES["wc"]
 

@@ -4,7 +4,9 @@ Each field is the environment variable ZMQMR_<NAME>. An unknown ZMQMR_ variable 
 typing mistake is never silently ignored.
 """
 
+import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
@@ -28,7 +30,7 @@ class Settings:
     split_floor_bytes: int = 4 * MIB  # smallest split that a plain file is cut into
     partition_bytes: int = 8 * MIB  # input bytes for each reduce partition ...
     max_partitions: int = 32  # ... up to this many partitions, unless the job says
-    block_bytes: int = 1 * MIB  # input is read in blocks of this size
+    block_bytes: int = 256 * 1024  # input is read in blocks of this size, which fit a core's cache
     max_line_bytes: int = 64 * MIB  # a longer line is an error
     frame_bytes: int = 256 * 1024  # map output is sent in frames of this size
     frames_in_flight: int = 16  # high-water mark of a shuffle connection, frames
@@ -74,9 +76,15 @@ class Settings:
             low = 0 if field.name == "status_port" else 1e-3
             if isinstance(value, int | float) and value < low:
                 raise SettingsError(f"ZMQMR_{field.name.upper()}={value} is too small")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise SettingsError(f"ZMQMR_{field.name.upper()}={value} must be a finite number")
         if self.status_port > 65535:
             raise SettingsError("ZMQMR_STATUS_PORT must be 0 to 65535")
         if self.split_floor_bytes > self.split_bytes:
             raise SettingsError("ZMQMR_SPLIT_FLOOR_BYTES must not exceed ZMQMR_SPLIT_BYTES")
+        if not re.fullmatch(r"[1-9]\d*[%bKMGT]?", self.sort_memory):
+            raise SettingsError(
+                f"ZMQMR_SORT_MEMORY={self.sort_memory!r} is not a size that GNU sort takes, such as 64M"
+            )
         if self.frame_bytes > 8 * MIB:
             raise SettingsError("ZMQMR_FRAME_BYTES must not exceed 8 MiB")

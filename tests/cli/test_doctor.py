@@ -21,6 +21,7 @@ def doctor(**environment: str) -> tuple[int, dict[str, list[str]]]:
     )
     assert done.stderr == ""
     found: dict[str, list[str]] = {}
+    name = ""
     for line in done.stdout.splitlines():
         if line.startswith(" "):
             found[name].append(line.strip())

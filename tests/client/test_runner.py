@@ -24,6 +24,7 @@ class Job(MRJob):
     def configure_args(self):
         super().configure_args()
         self.add_passthru_arg("--bad", default="")
+        self.add_passthru_arg("--mark")
         self.add_passthru_arg("--nap", type=float, default=0)
         self.pass_arg_through("--runner")
 
@@ -32,7 +33,7 @@ class Job(MRJob):
             print("last words", file=sys.stderr)
             raise ValueError("no good")
         if self.options.nap:
-            self.set_status("I nap")
+            open(self.options.mark, "w").close()
             time.sleep(self.options.nap)
         for word in line.split():
             self.increment_counter("seen", self.options.runner)
@@ -183,14 +184,14 @@ def test_what_failed_is_kept_where_cleanup_says_so(command: Any, tmp_path: Path)
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_job_that_is_told_to_end_leaves_nothing(command: Any, tmp_path: Path, number: signal.Signals):
-    with subprocess.Popen(**command("--nap", "60", "-o", f"{tmp_path}/out"), stderr=subprocess.PIPE) as job:
+    args = command("--nap", "60", "--mark", f"{tmp_path}/mark", "-o", f"{tmp_path}/out")
+    with subprocess.Popen(**args, stderr=subprocess.PIPE) as job:
         assert job.stderr is not None
-        said = b""
-        while b"I nap" not in said:
-            said += (line := job.stderr.readline())
-            assert line, said
+        while not (tmp_path / "mark").exists():
+            assert job.poll() is None
+            time.sleep(0.02)
         job.send_signal(number)
-        said += job.stderr.read()
+        said = job.stderr.read()
         assert job.wait(30) == 128 + number
     assert b"interrupted" in said and b"Traceback" not in said
     assert not (tmp_path / "out").exists()

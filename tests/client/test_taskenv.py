@@ -92,6 +92,8 @@ def test_nothing_of_the_workers_environment_is_in_it():
 def test_paths_are_joined_when_it_is_merged_and_other_names_replaced():
     merged = with_environ({"PYTHONPATH": "/a", "X": "1", "Y": "2"}, {"PYTHONPATH": "/b", "X": "3"})
     assert merged == {"PYTHONPATH": "/b:/a", "X": "3", "Y": "2"}
+    assert with_environ(merged, {"PYTHONPATH": "/b", "X": "3"}) == merged
+    assert with_environ({"PYTHONPATH": "/bc"}, {"PYTHONPATH": "/b"}) == {"PYTHONPATH": "/b:/bc"}
 
 
 def test_the_output_directory_of_each_step():

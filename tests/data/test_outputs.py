@@ -15,6 +15,7 @@ def test_a_new_directory_is_made_and_after_success_holds_the_parts_and_the_mark(
     output = OutputDirectory(str(tmp_path / "a" / "b"))
     output.claim()
     (tmp_path / "a/b/part-00000").write_bytes(b"x")
+    (tmp_path / "a/b/_temporary/attempt").mkdir(parents=True)
     output.commit()
     assert sorted(os.listdir(tmp_path / "a/b")) == ["_SUCCESS", "part-00000"]
     assert (tmp_path / "a/b/_SUCCESS").read_bytes() == b""

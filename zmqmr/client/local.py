@@ -85,6 +85,8 @@ class LocalCluster:
             "slots": self.slots,
             "settings": self.settings,
             "lifeline": lifeline,
+            "client": os.getpid(),
+            "leftovers": [self._sockets, self._parent_directory],
         }
         launch = self._fork if _has_one_thread() else self._execute
         launch("coordinator", coordinator, [self._lifeline, status])
@@ -97,7 +99,7 @@ class LocalCluster:
         from zmqmr.client.children import MAINS
         from zmqmr.worker.spawn import fork
 
-        self._children[fork(lambda: MAINS[what](arguments), close=close)] = what
+        self._children[fork(lambda: MAINS[what](arguments), close, outlives=True)] = what
 
     def _execute(self, what: str, arguments: dict[str, Any], close: list[int]) -> None:
         from zmqmr.client.children import to_argument

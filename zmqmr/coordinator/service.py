@@ -2,6 +2,7 @@
 
 import signal
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -54,7 +55,9 @@ class Coordinator:
         """`lifeline`: a descriptor that closes when the coordinator must end. `status_line`: where the
         status page's URL is written once it is known."""
         self.settings = settings
-        self._scheduler = Scheduler(settings.worker_timeout_seconds, settings.worker_wait_seconds)
+        self._scheduler = Scheduler(
+            settings.worker_timeout_seconds, settings.worker_wait_seconds, settings.max_counters
+        )
         self._context = context()
         self._socket = control_server(self._context, endpoint)
         self._lifeline = lifeline
@@ -148,18 +151,23 @@ class Coordinator:
             self._handle(Tick())
 
     def _handle(self, event: Event) -> None:
-        for command in self._scheduler.handle(event, time.monotonic()):
-            self._carry_out(command)
+        events: deque[Event] = deque([event])
+        while events:
+            for command in self._scheduler.handle(events.popleft(), time.monotonic()):
+                if lost := self._carry_out(command):
+                    events.append(lost)  # after the other commands: they keep their order
 
-    def _carry_out(self, command: Command) -> None:
+    def _carry_out(self, command: Command) -> WorkerLost | None:
+        """The loss of the worker, when a command for it cannot be sent."""
         if isinstance(command, Tell):
             peer = self._peers.get(command.worker)
             if peer is not None and not self._send(peer, command.message):
-                self._handle(WorkerLost(command.worker))
+                return WorkerLost(command.worker)
         elif isinstance(command, Inform):
             if isinstance(command.message, JobUpdate | JobEnded | AttemptReport):
                 self.state.note(command.message)
             self._send(command.client, command.message)
+        return None
 
     def _send(self, peer: bytes, message: Any) -> bool:
         """False when the peer is gone or does not read."""

@@ -34,7 +34,7 @@ from zmqmr.messages import (
 
 LOST_WHILE_EXECUTING = 3  # a task, or the data of a job, may lose this many workers
 UPDATE_SECONDS = 0.2  # between two JobUpdates
-COUNTER_LIMIT = 10_000  # of one job; Hadoop has 120, and jobs that count by key meet it
+COMMIT_SECONDS = 60.0  # from an attempt's end until its records must have arrived
 
 
 # --- events ----------------------------------------------------------------------------------
@@ -113,11 +113,13 @@ Command = Tell | Inform
 class Scheduler:
     """All jobs and workers of one coordinator."""
 
-    def __init__(self, worker_timeout_seconds: float, worker_wait_seconds: float):
+    def __init__(self, worker_timeout_seconds: float, worker_wait_seconds: float, max_counters: int = 10_000):
         """`worker_timeout_seconds`: silence after which a worker is lost.
-        `worker_wait_seconds`: how long a job waits for a first or next worker before it fails."""
+        `worker_wait_seconds`: how long a job waits for a first or next worker before it fails.
+        `max_counters`: different counters that a job may have."""
         self.worker_timeout_seconds = worker_timeout_seconds
         self.worker_wait_seconds = worker_wait_seconds
+        self.max_counters = max_counters
         self.workers: dict[str, Worker] = {}
         self.jobs: dict[str, Job] = {}
         self._commands: list[Command] = []
@@ -162,7 +164,7 @@ class Scheduler:
             free=event.slots,
         )
         for job in self.jobs.values():
-            job.changed = True
+            job.changed, job.waiting_since = True, None
             self._tell(event.worker, OpenJob(job.spec))
 
     def _worker_lost_event(self, event: WorkerLost) -> None:
@@ -176,13 +178,18 @@ class Scheduler:
         for job in list(self.jobs.values()):
             job.changed = True
             self._requeue_attempts_of(job, worker)
-            if job.spec.job in self.jobs and self._held_data(job, name):
-                self._restart(job, worker)
+            if job.spec.job in self.jobs:
+                if self._held_data(job, name):
+                    self._lose_data(job, worker)
+                else:
+                    self._confirm_for(job, worker)
 
     def _requeue_attempts_of(self, job: Job, worker: Worker) -> None:
         for task in job.stage.tasks:
             if task.worker != worker.name or task.state not in (TaskState.RUNNING, TaskState.COMMITTING):
                 continue
+            if task.state is TaskState.COMMITTING and job.stage.plan.partitions:
+                continue  # its frames are with their owners; running it again would double the records
             task.story.append(f"{self._now:.3f} attempt {task.attempt}: worker {worker.name} lost")
             task.losses += 1
             if task.losses >= LOST_WHILE_EXECUTING:
@@ -200,14 +207,26 @@ class Scheduler:
         if source is None:
             return False
         stage = job.stages[source]
-        return name in stage.owners or any(task.worker == name for task in stage.tasks)
+        if stage.plan.partitions:
+            return name in stage.owners
+        return any(task.worker == name for task in stage.tasks)
 
-    def _restart(self, job: Job, worker: Worker) -> None:
-        """The records a lost worker held are gone: the job starts anew with the workers left."""
+    def _confirm_for(self, job: Job, worker: Worker) -> None:
+        """A lost worker that owns no partition has nothing to add to the commits it takes part in."""
+        for task in list(job.stage.tasks):
+            if task.state is TaskState.COMMITTING and worker.name in task.awaited:
+                self._confirm(worker, job, task)
+
+    def _lose_data(self, job: Job, worker: Worker) -> None:
+        """The records a lost worker held are gone."""
         job.losses += 1
         if job.losses >= LOST_WHILE_EXECUTING:
             self._end(job, "failed", f"{job.losses} workers were lost with the job's data, the last {worker.host}")
-            return
+        else:
+            self._restart(job)
+
+    def _restart(self, job: Job) -> None:
+        """The job starts anew with the workers there are; attempt numbers and failures go on."""
         for task in job.stage.tasks:
             if task.state is TaskState.RUNNING and task.worker in self.workers:
                 self._tell(task.worker, Kill(job.spec.job, task.name, task.attempt))
@@ -297,14 +316,16 @@ class Scheduler:
         task = self._current(worker, job, report, TaskState.RUNNING)
         if task is None:
             return
-        worker.free += 1
+        self._free_slot(worker, job, task)
         stage = job.stages[task.stage]
-        stage.running -= 1
         if self._too_many_counters(job, report):
-            reason = f"the job counts more than {COUNTER_LIMIT} different counters; count fewer things"
+            reason = (
+                f"the job has more than {self.max_counters} different counters;"
+                " count fewer things or raise ZMQMR_MAX_COUNTERS"
+            )
             self._end(job, "failed", reason)
             return
-        task.state, task.done = TaskState.COMMITTING, report
+        task.state, task.done, task.progressed = TaskState.COMMITTING, report, self._now
         task.story.append(f"{self._now:.3f} attempt {task.attempt}: done on {worker.name}, committing")
         for name, frames in self._frames_by_owner(stage, worker, report).items():
             task.awaited.add(name)
@@ -323,7 +344,7 @@ class Scheduler:
     def _too_many_counters(self, job: Job, report: AttemptDone) -> bool:
         known = sum(len(names) for step in job.counters for names in step.values())
         new = sum(len(names) for step in report.counters.values() for names in step.values())
-        return known + new > COUNTER_LIMIT and self._distinct_counters(job, report) > COUNTER_LIMIT
+        return known + new > self.max_counters and self._distinct_counters(job, report) > self.max_counters
 
     @staticmethod
     def _distinct_counters(job: Job, report: AttemptDone) -> int:
@@ -339,10 +360,13 @@ class Scheduler:
 
     def _committed(self, worker: Worker, job: Job, report: Committed) -> None:
         task = self._current(worker, job, report, TaskState.COMMITTING)
-        if task is None or task.done is None:
-            return
+        if task is not None:
+            self._confirm(worker, job, task)
+
+    def _confirm(self, worker: Worker, job: Job, task: Task) -> None:
+        """A worker has done its part of a commit, or is gone and its part does not matter."""
         task.awaited.discard(worker.name)
-        if task.awaited:
+        if task.awaited or task.done is None:
             return
         stage = job.stages[task.stage]
         task.state = TaskState.DONE
@@ -358,18 +382,19 @@ class Scheduler:
 
     def _commit_failed(self, worker: Worker, job: Job, report: CommitFailed) -> None:
         task = self._current(worker, job, report, TaskState.COMMITTING)
-        if task is not None:
+        if task is not None and worker.name in task.awaited:
             self._charge(worker, job, task, report.failure)
 
     def _attempt_failed(self, worker: Worker, job: Job, report: AttemptFailed) -> None:
         task = self._current(worker, job, report, TaskState.RUNNING)
         if task is None:
             return
-        worker.free += 1
+        self._free_slot(worker, job, task)
         self._charge(worker, job, task, task.kill_failure or report.failure)
 
     def _open_failed(self, worker: Worker, job: Job, report: OpenFailed) -> None:
-        self._explain(worker, job, job.stage.tasks[0], report.failure, final=True)
+        if job.stage.tasks:
+            self._explain(worker, job, job.stage.tasks[0], report.failure, final=True)
         self._end(job, "failed", report.failure.reason)
 
     def _charge(self, worker: Worker, job: Job, task: Task, failure: Failure) -> None:
@@ -383,6 +408,8 @@ class Scheduler:
         if final:
             times = "once" if task.failures == 1 else f"{task.failures} times"
             self._end(job, "failed", f"{task.name} failed {times}: {failure.reason}")
+        elif task.state is TaskState.COMMITTING and job.plans[task.stage].partitions:
+            self._restart(job)  # other owners may have taken the records: running it again would double them
         else:
             self._discard(job, task)
             self._back_to_ready(job, task)
@@ -406,6 +433,12 @@ class Scheduler:
                 failure=failure,
             ),
         )
+
+    def _free_slot(self, worker: Worker, job: Job, task: Task) -> None:
+        """The attempt's process is gone; whoever calls says what becomes of the task."""
+        worker.free += 1
+        job.stages[task.stage].running -= 1
+        task.state = TaskState.READY
 
     def _discard(self, job: Job, task: Task) -> None:
         for name in self.workers:
@@ -431,8 +464,9 @@ class Scheduler:
             self._check_waiting(job)
             if job.spec.job in self.jobs:
                 self._kill_the_silent(job)
-                if job.changed and self._now - job.updated >= UPDATE_SECONDS:
-                    self._update(job)
+                self._give_up_commits(job)
+            if job.spec.job in self.jobs and job.changed and self._now - job.updated >= UPDATE_SECONDS:
+                self._update(job)
 
     def _check_waiting(self, job: Job) -> None:
         if self.workers:
@@ -447,12 +481,22 @@ class Scheduler:
         """An attempt without progress for the step's timeout is killed and charged."""
         for task in job.stage.tasks if job.stage.running else ():
             timeout = job.spec.steps[job.plans[task.stage].step].timeout_seconds
-            if task.state is not TaskState.RUNNING or task.kill_failure or not timeout:
+            if task.state is not TaskState.RUNNING or not timeout:
                 continue
             if self._now - task.progressed > timeout and task.worker is not None:
                 reason = f"no progress for {timeout:g} seconds (mapreduce.task.timeout); it was killed"
                 task.kill_failure = Failure(reason)
+                task.progressed = self._now  # ask again if it has not ended after as long again
                 self._tell(task.worker, Kill(job.spec.job, task.name, task.attempt))
+
+    def _give_up_commits(self, job: Job) -> None:
+        """A commit that waits for frames that were lost on the way never ends by itself."""
+        for task in list(job.stage.tasks):
+            if task.state is not TaskState.COMMITTING or self._now - task.progressed <= COMMIT_SECONDS:
+                continue
+            reason = f"its records did not arrive complete within {COMMIT_SECONDS:.0f} seconds of its end"
+            self._charge(self.workers[min(task.awaited)], job, task, Failure(reason))
+            return  # the job may have ended or begun anew; the next tick sees the others
 
     def _update(self, job: Job) -> None:
         job.changed, job.updated = False, self._now
@@ -473,6 +517,10 @@ class Scheduler:
 
     def _launch_one(self, job: Job) -> bool:
         stage = job.stage
+        if not stage.tasks and self.workers:
+            self._begin_stage(stage)
+            self._stage_finished(job)
+            return True
         if not stage.ready or not any(worker.free for worker in self.workers.values()):
             return False
         if not stage.begun:

@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 from zmqmr.errors import InputTruncated, OutOfDisk, SpillError, UsageError
 
 SUCCESS = "_SUCCESS"
+TEMPORARY = "_temporary"  # below an output directory: where attempts write until they commit
 BLOCK_BYTES = 1024**2  # of a part, as it is streamed
 _PART = re.compile(r"^part-(\d+)(\.gz|\.bz2)?$")
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
@@ -74,6 +75,7 @@ class OutputDirectory:
         """
         try:
             for directory in (*directories, self.path):
+                shutil.rmtree(os.path.join(directory, TEMPORARY), ignore_errors=True)
                 _write_success(directory)
         except OSError as error:
             kind = OutOfDisk if error.errno == errno.ENOSPC else SpillError

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Meta
 
 from zmqmr.errors import Corrupt
-from zmqmr.messages import decode, encode
+from zmqmr.messages import Name, decode, encode
 
 Count = Annotated[int, Meta(ge=0)]
 
@@ -15,21 +15,26 @@ Count = Annotated[int, Meta(ge=0)]
 class FrameHeader(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """Whose records a frame holds. `sequence` counts the attempt's frames to one partition from 0."""
 
-    job: Annotated[str, Meta(max_length=200)]
+    job: Name
     stage: Count
-    task: Annotated[str, Meta(max_length=200)]
+    task: Name
     attempt: Count
     partition: Count
     sequence: Count
-    crc32: Count
+    crc32: Count  # of the other fields and the payload
+
+    def checksum(self, payload: bytes) -> int:
+        """What `crc32` must be."""
+        owner = self.job, self.stage, self.task, self.attempt, self.partition, self.sequence
+        return zlib.crc32(payload, zlib.crc32(encode(owner)))
 
 
 def pack(
     job: str, stage: int, task: str, attempt: int, partition: int, sequence: int, payload: bytes
 ) -> list[bytes]:
     """The parts of a frame. `payload`: whole lines, each with its newline."""
-    header = FrameHeader(job, stage, task, attempt, partition, sequence, zlib.crc32(payload))
-    return [encode(header), payload]
+    header = FrameHeader(job, stage, task, attempt, partition, sequence, 0)
+    return [encode(msgspec.structs.replace(header, crc32=header.checksum(payload))), payload]
 
 
 def unpack(parts: list[bytes]) -> tuple[FrameHeader, bytes]:
@@ -38,6 +43,6 @@ def unpack(parts: list[bytes]) -> tuple[FrameHeader, bytes]:
     if len(parts) != 2:
         parts = [b"", b""]
     header: FrameHeader = decode(parts[0], FrameHeader)
-    if zlib.crc32(parts[1]) != header.crc32:
+    if header.checksum(parts[1]) != header.crc32:
         raise Corrupt(f"a frame of {header.task} to partition {header.partition} fails its checksum")
     return header, parts[1]

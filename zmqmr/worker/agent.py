@@ -8,7 +8,7 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import zmq
@@ -57,10 +57,13 @@ class Agent:
         settings: Settings,
         lifeline: int | None,
         spare: ExecutorProcess | None,
+        client: int = 0,
+        leftovers: Sequence[str] = (),
     ):
         """`coordinator`, `shuffle`: endpoints. `directory`: where jobs live, the agent's own.
         `lifeline`: a descriptor that closes when the agent must end. `spare`: an executor started
-        ahead for the first job."""
+        ahead for the first job. `client`: pid of the parent that removes the directories `leftovers`
+        when it ends; if it is gone, the agent does."""
         self.settings = settings
         self.name = name
         self.slots = slots
@@ -69,6 +72,7 @@ class Agent:
         self.jobs: dict[str, HostedJob] = {}
         self._lifeline = lifeline
         self._spare = spare
+        self._client, self._leftovers = client, leftovers
         self._running = True
         self._shuffle_endpoint = shuffle
         self._context = context()
@@ -234,6 +238,9 @@ class Agent:
     def _end_stage(self, message: EndStage) -> None:
         if job := self.jobs.get(message.job):
             job.end_stage(message.stage)
+        self._commits = [  # what a job begun anew must not take over
+            commit for commit in self._commits if (commit.job, commit.stage) != (message.job, message.stage)
+        ]
 
     def _end_job(self, message: EndJob) -> None:
         if job := self.jobs.pop(message.job, None):
@@ -241,7 +248,7 @@ class Agent:
 
     def _clean_up(self) -> None:
         for job in self.jobs.values():
-            job.close()
+            job.abort()
         self.jobs.clear()
         if self._spare is not None:
             self._spare.close()
@@ -249,6 +256,9 @@ class Agent:
         self._shuffle.close()
         self._context.term()
         shutil.rmtree(self.directory, ignore_errors=True)
+        if self._client and os.getppid() != self._client:
+            for path in self._leftovers:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def run_agent(agent_arguments: dict[str, Any]) -> None:

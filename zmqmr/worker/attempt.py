@@ -239,7 +239,7 @@ def run_attempt(
         attempt.report(attempt.done(frames))
     except BaseException as error:
         attempt.stay_ourselves()
-        attempt.report(attempt.failed(explain(error, attempt.position)))
+        attempt.report(attempt.failed(explain(error, attempt.position, job_work)))
         try:
             sys.stdout.flush()
             sys.stderr.flush()

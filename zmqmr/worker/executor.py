@@ -42,7 +42,7 @@ from zmqmr.settings import Settings
 from zmqmr.worker.attempt import run_attempt
 from zmqmr.worker.spawn import adopt_orphans, describe_status, fork
 
-_REPORT = re.compile(rb"reporter:(?:counter:([^,]*),([^,]*),(-?\d+)|status:(.*))$")
+_REPORT = re.compile(rb"reporter:(?:counter:([^,]*),([^,]*),(-?\d{1,18})|status:(.*))$")
 _READ_BYTES = 65536
 _LONGEST_LINE = 8192  # of standard error looked at for reports
 
@@ -59,12 +59,13 @@ class _StandardError:
         self._partial = b""
 
     def feed(self, data: bytes) -> None:
-        lines = (self._partial + data).split(b"\n")
+        text = self._partial + data
+        lines = text.split(b"\n")
         self._partial = lines.pop()
         if len(self._partial) > _LONGEST_LINE:
             lines.append(self._partial)
             self._partial = b""
-        if b"reporter:" in data or self._partial or len(lines) < 64:
+        if b"reporter:" in text:
             lines = [line for line in lines if not self._take_report(line)]
         self._keep(b"".join(line + b"\n" for line in lines))
 

@@ -57,8 +57,9 @@ def excerpt(record: bytes) -> str:
     return f"{text}... ({len(record)} bytes)" if len(record) > _RECORD_BYTES else text
 
 
-def explain(error: BaseException, position: Position) -> Failure:
-    """The failure that an exception means."""
+def explain(error: BaseException, position: Position, job_work: str) -> Failure:
+    """The failure that an exception means. Files of `job_work`, a copy that goes with the job, are
+    named as the user knows them."""
     if isinstance(error, InputError):
         fatal = isinstance(error, InputTruncated | InputVanished | LineTooLong)
         return Failure(str(error)[:_REASON_CHARACTERS], path=error.path, offset=error.offset, fatal=fatal)
@@ -69,7 +70,7 @@ def explain(error: BaseException, position: Position) -> Failure:
     found = position.record()
     return Failure(
         reason=_reason(error)[:_REASON_CHARACTERS],
-        traceback=_user_traceback(error)[-_TRACEBACK_CHARACTERS:],
+        traceback=_user_traceback(error).replace(job_work + os.sep, "")[-_TRACEBACK_CHARACTERS:],
         path=position.path,
         offset=found[0] if found and position.path else None,
         record=excerpt(found[1]) if found else "",

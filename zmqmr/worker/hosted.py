@@ -3,12 +3,14 @@
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Literal
 
 import msgspec
 
 from zmqmr.core.plan import StagePlan, plan_stages
 from zmqmr.data.bundles import unpack
+from zmqmr.data.outputs import TEMPORARY
 from zmqmr.errors import SpillError, ZmqmrError
 from zmqmr.messages import (
     AttemptDone,
@@ -37,9 +39,6 @@ def part_name(number: int, compress: str) -> str:
     return f"part-{number:05d}" + (f".{compress}" if compress else "")
 
 
-TEMPORARY = "_temporary"  # where attempts write, inside the output directory, until they commit
-
-
 class _Attempt:
     """An attempt that runs or waits for its commit."""
 
@@ -49,6 +48,7 @@ class _Attempt:
         self.output = output  # where it writes, or ""
         self.target = target  # where its output goes on commit
         self.running = True
+        self.handed_over = False  # to the executor
 
     @property
     def key(self) -> tuple[str, int]:
@@ -76,6 +76,7 @@ class HostedJob:
         self._plans: tuple[StagePlan, ...] = plan_stages(spec)
         self._stores: dict[int, Partitions] = {}
         self._attempts: dict[tuple[str, int], _Attempt] = {}
+        self._committed: list[str] = []  # part files
         self._ready = False
         self._pending: list[Run] = []  # until the executor is ready
         self._executor: ExecutorProcess | None = None
@@ -202,6 +203,7 @@ class HostedJob:
         if self._executor is None or not self._ready:
             self._pending.append(run)
         else:
+            self._attempts[run.launch.task, run.launch.attempt].handed_over = True
             self._executor.send(run)
 
     def _attempt_ended(self, ended: AttemptEnded) -> None:
@@ -221,9 +223,16 @@ class HostedJob:
         return AttemptFailed(self.spec.job, launch.task, launch.attempt, self._epoch, failure)
 
     def kill(self, kill: Kill) -> None:
-        """Ask the executor to end an attempt; its end is reported as a failure."""
-        if self._executor is not None and self._ready:
+        """End an attempt, through the executor if it has it already; its end is reported as a failure."""
+        attempt = self._attempts.get((kill.task, kill.attempt))
+        if attempt is None:
+            return
+        if attempt.handed_over and self._executor is not None:
             self._executor.send(kill)
+        else:
+            self._pending = [run for run in self._pending if run.launch != attempt.launch]
+            failure = Failure("it was killed before it began")
+            self._attempt_ended(AttemptEnded(kill.task, kill.attempt, None, failure))
 
     # --- output ------------------------------------------------------------------------------
 
@@ -271,6 +280,7 @@ class HostedJob:
             if attempt.output:
                 try:
                     os.replace(attempt.output, attempt.target)
+                    self._committed.append(attempt.target)
                 except OSError as error:
                     raise SpillError(
                         f"cannot move {attempt.output} to {attempt.target}: {error.strerror}", attempt.target
@@ -295,6 +305,16 @@ class HostedJob:
             store.remove()
             shutil.rmtree(store.directory, ignore_errors=True)
         shutil.rmtree(os.path.join(self.directory, f"stage-{stage}"), ignore_errors=True)
+
+    def abort(self) -> None:
+        """The job is left unfinished: close it, and take back the output it has committed."""
+        self.close()
+        for path in self._committed:
+            with suppress(OSError):
+                os.unlink(path)
+        for directory in {os.path.dirname(path) for path in self._committed}:
+            with suppress(OSError):
+                os.rmdir(os.path.join(directory, TEMPORARY))
 
     def close(self) -> None:
         """Kill what runs and remove what is left."""

@@ -35,7 +35,7 @@ class _Held:
     refused: SpillError | None = None  # why a frame could not be kept
 
     def complete(self, counts: Sequence[FrameCount]) -> bool:
-        return all(len(self.frames.get(count.partition, ())) == count.frames for count in counts)
+        return all(len(self.frames.get(count.partition, ())) >= count.frames for count in counts)
 
 
 @dataclass(slots=True)
@@ -137,14 +137,16 @@ class Partitions:
         if held.refused is not None:
             raise held.refused
         for count in counts:
-            if held.bytes[count.partition] != count.bytes:
-                raise SpillError(f"{task} sent {count.bytes} bytes, {held.bytes[count.partition]} came")
+            came = held.bytes.get(count.partition, 0)
+            if came != count.bytes:
+                raise SpillError(f"{task} sent {count.bytes} bytes to partition {count.partition}, {came} came")
+        for count in counts:
             self._append(count.partition, self._payloads(held, count.partition))
         self.discard(task, attempt)
 
     def _payloads(self, held: _Held, partition: int) -> list[bytes]:
         payloads = []
-        for frame in held.frames[partition]:
+        for frame in held.frames.get(partition, ()):
             if isinstance(frame, tuple):
                 with open(held.path, "rb") as file:
                     file.seek(frame[0])
@@ -191,7 +193,14 @@ class Partitions:
     def _start_sorts(self) -> None:
         while self._queue and len(self._running) < self._sorters:
             sort = self._queue.popleft()
-            sort.process = start_sort(self._sort, self._sort_memory, self.directory, sort.source, sort.target)
+            try:
+                sort.process = start_sort(
+                    self._sort, self._sort_memory, self.directory, sort.source, sort.target
+                )
+            except OSError as error:
+                sort.partition.sorting -= 1
+                sort.partition.failed = SpillError(f"cannot start {self._sort[0]}: {error.strerror}", sort.source)
+                continue
             self._running[os.pidfd_open(sort.process.pid)] = sort
 
     @property

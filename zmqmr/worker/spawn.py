@@ -32,9 +32,10 @@ def adopt_orphans() -> None:
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def fork(main: Callable[[], Any], close: Sequence[int] = ()) -> int:
+def fork(main: Callable[[], Any], close: Sequence[int] = (), outlives: bool = False) -> int:
     """Run `main` in a forked child and return the child's pid. The child ends with `main`: code 0, or
-    1 with the traceback on standard error; it never returns into the caller's code."""
+    1 with the traceback on standard error; it never returns into the caller's code. It is killed
+    when its parent ends, unless it `outlives` it to clean up."""
     sys.stdout.flush()
     sys.stderr.flush()
     parent = os.getpid()
@@ -43,7 +44,8 @@ def fork(main: Callable[[], Any], close: Sequence[int] = ()) -> int:
         return pid
     code = 1
     try:
-        die_with_parent(parent)
+        if not outlives:
+            die_with_parent(parent)
         for descriptor in close:
             os.close(descriptor)
         main()

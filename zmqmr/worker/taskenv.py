@@ -35,10 +35,18 @@ def task_env(
 
 
 def with_environ(environ: Mapping[str, str], variables: Mapping[str, str]) -> dict[str, str]:
-    """`environ` with `variables` over it; the values of names that end in PATH are joined, as mrjob does."""
+    """`environ` with `variables` over it; the values of names that end in PATH are joined, as mrjob does.
+
+    What is in front already is not joined again, so that merging twice is merging once.
+    """
     from mrjob.conf import combine_local_envs
 
-    return combine_local_envs(environ, variables)
+    new = {
+        name: value
+        for name, value in variables.items()
+        if not (name.endswith("PATH") and f"{environ.get(name, '')}:".startswith(f"{value}:"))
+    }
+    return combine_local_envs(environ, new)
 
 
 def _about(
