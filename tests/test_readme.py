@@ -20,7 +20,9 @@ def test_the_table_of_settings_is_generated_from_the_source() -> None:
 def test_readme_has_exactly_two_set_up_commands_and_both_exist() -> None:
     readme = (ROOT / "README.md").read_text()
     section = readme.split("## Set up")[1].split("\n## ")[0]
-    commands = [line.split("`")[-2] for line in section.splitlines() if line.startswith("| ") and "`scripts/" in line]
+    commands = [
+        line.split("`")[-2] for line in section.splitlines() if line.startswith("| ") and "`scripts/" in line
+    ]
 
     assert commands == ["scripts/demo", "scripts/test"]
     assert all((ROOT / command).stat().st_mode & 0o111 for command in commands)

@@ -308,18 +308,7 @@ class Shutdown(Message, frozen=True):
     """End this agent after cleaning up."""
 
 
-ToAgent = (
-    Welcome
-    | Refused
-    | OpenJob
-    | Launch
-    | Kill
-    | Commit
-    | Discard
-    | EndStage
-    | EndJob
-    | Shutdown
-)
+ToAgent = Welcome | Refused | OpenJob | Launch | Kill | Commit | Discard | EndStage | EndJob | Shutdown
 
 
 # --- client and coordinator ------------------------------------------------------------------

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 from zmqmr.errors import SettingsError
 
@@ -52,21 +53,21 @@ class Settings:
     def from_environ(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
         """The settings of an environment; SettingsError names the variable that is wrong."""
         known = {f"ZMQMR_{field.name.upper()}": field for field in fields(cls)}
-        values: dict[str, object] = {}
+        values: dict[str, Any] = {}
         for variable in sorted(v for v in environ if v.startswith("ZMQMR_")):
             if variable in _OTHER_VARIABLES:
                 continue
             if variable not in known:
                 raise SettingsError(f"{variable} is not a setting of zmqmr; unset it")
             field = known[variable]
-            kind = type(field.default)
+            kind: Any = type(field.default)
             try:
                 values[field.name] = kind(environ[variable])
             except ValueError:
                 raise SettingsError(
                     f"{variable}={environ[variable]!r} must be of type {kind.__name__}"
                 ) from None
-        settings = cls(**values)  # type: ignore[arg-type]
+        settings = cls(**values)
         settings._check()
         return settings
 

@@ -1,6 +1,7 @@
 """The child processes of a local cluster, forked with arguments or executed with them on the command line."""
 
 import base64
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -11,9 +12,19 @@ from zmqmr.settings import Settings
 
 
 def _coordinator(arguments: dict[str, Any]) -> None:
-    from zmqmr.coordinator.service import run_coordinator
+    from zmqmr.coordinator.service import Coordinator, run_coordinator
+    from zmqmr.status.server import StatusServer
+    from zmqmr.status.state import State
 
-    run_coordinator(arguments)
+    settings: Settings = arguments["settings"]
+    state = State()
+    page = StatusServer(state.snapshot, settings.status_port) if settings.status_port else None
+    status_line = arguments.pop("status_line")
+    os.write(status_line, page.start().encode() if page is not None else b"")
+    os.close(status_line)
+    run_coordinator(Coordinator(**arguments, note=state.note))
+    if page is not None:
+        page.stop()
 
 
 def _agent(arguments: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The coordinator's shell: frames become events, commands become frames, time passes. No decision is made here."""
+"""The coordinator's shell: frames become events, commands become frames, time passes. It decides nothing."""
 
 import signal
 import time
@@ -25,12 +25,9 @@ from zmqmr.core.scheduler import (
 from zmqmr.errors import ProtocolError
 from zmqmr.messages import (
     PROTOCOL,
-    AttemptReport,
     Cancel,
     FromAgent,
     FromClient,
-    JobEnded,
-    JobUpdate,
     Ping,
     Refused,
     Register,
@@ -41,8 +38,6 @@ from zmqmr.messages import (
 )
 from zmqmr.net.sockets import context, control_server
 from zmqmr.settings import Settings
-from zmqmr.status.server import StatusServer
-from zmqmr.status.state import State
 
 TICK_SECONDS = 0.1
 FRAMES_A_TURN = 256
@@ -51,9 +46,9 @@ FRAMES_A_TURN = 256
 class Coordinator:
     """One coordinator process. Peers that send what is not a message are ignored."""
 
-    def __init__(self, endpoint: str, settings: Settings, lifeline: int | None, status_line: int | None):
-        """`lifeline`: a descriptor that closes when the coordinator must end. `status_line`: where the
-        status page's URL is written once it is known."""
+    def __init__(self, endpoint: str, settings: Settings, lifeline: int | None, note: Callable[[Any], None]):
+        """`lifeline`: a descriptor that closes when the coordinator must end. `note`: is told whatever
+        clients are told."""
         self.settings = settings
         self._scheduler = Scheduler(
             settings.worker_timeout_seconds, settings.worker_wait_seconds, settings.max_counters
@@ -65,13 +60,10 @@ class Coordinator:
         self._workers: dict[bytes, str] = {}  # and back
         self.running = True
         self._tick_at = 0.0
-        self.state = State()
-        self._page = StatusServer(self.state.snapshot, settings.status_port) if settings.status_port else None
-        self._status_line = status_line
+        self._note = note
 
     def run(self) -> None:
         """Serve until the lifeline closes or TERM comes."""
-        self._start_page()
         poller = zmq.Poller()
         poller.register(self._socket, zmq.POLLIN)
         if self._lifeline is not None:
@@ -79,24 +71,13 @@ class Coordinator:
         try:
             while self.running:
                 timeout = max(0.0, self._tick_at - time.monotonic())
-                ready = dict(poller.poll(timeout * 1000))
+                ready = dict(poller.poll(int(timeout * 1000) + 1))
                 self._take_frames()
                 self._tick()
                 self.running = self.running and self._lifeline not in ready
         finally:
-            if self._page is not None:
-                self._page.stop()
             self._socket.close(linger=100)
             self._context.term()
-
-    def _start_page(self) -> None:
-        """The page is a convenience: whatever is wrong with it, jobs run."""
-        import os
-
-        url = self._page.start() if self._page is not None else ""
-        if self._status_line is not None:
-            os.write(self._status_line, url.encode())
-            os.close(self._status_line)
 
     def _take_frames(self) -> None:
         for _ in range(FRAMES_A_TURN):
@@ -125,7 +106,7 @@ class Coordinator:
 
     def _register(self, peer: bytes, message: Register) -> None:
         if message.protocol != PROTOCOL:
-            reason = f"worker {message.worker} on {message.host} has zmqmr {message.version}, the coordinator {__version__}"
+            reason = f"{message.worker} on {message.host} has zmqmr {message.version}, the coordinator {__version__}"
             self._send(peer, Refused(reason))
             return
         old = self._peers.get(message.worker)
@@ -140,7 +121,9 @@ class Coordinator:
 
     def _submit(self, peer: bytes, message: Submit) -> None:
         if message.protocol != PROTOCOL:
-            self._send(peer, Refused(f"the client has zmqmr {message.version}, the coordinator {__version__}"))
+            self._send(
+                peer, Refused(f"the client has zmqmr {message.version}, the coordinator {__version__}")
+            )
         else:
             self._handle(JobSubmitted(peer, message.spec))
 
@@ -164,8 +147,7 @@ class Coordinator:
             if peer is not None and not self._send(peer, command.message):
                 return WorkerLost(command.worker)
         elif isinstance(command, Inform):
-            if isinstance(command.message, JobUpdate | JobEnded | AttemptReport):
-                self.state.note(command.message)
+            self._note(command.message)
             self._send(command.client, command.message)
         return None
 
@@ -183,10 +165,12 @@ class Coordinator:
 _FromAnyone = FromAgent | FromClient
 
 
-def run_coordinator(arguments: dict[str, Any]) -> None:
+def run_coordinator(coordinator: Coordinator) -> None:
     """The main function of a coordinator's process. TERM ends it in order."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the client's to handle
-    coordinator = Coordinator(**arguments)
-    stop: Callable[..., None] = lambda number, frame: setattr(coordinator, "running", False)  # noqa: E731
+
+    def stop(number: int, frame: object) -> None:
+        coordinator.running = False
+
     signal.signal(signal.SIGTERM, stop)
     coordinator.run()

@@ -63,9 +63,7 @@ class Reported:
     """A message from a registered worker."""
 
     worker: str
-    message: (
-        Heartbeat | AttemptProgress | AttemptDone | AttemptFailed | Committed | CommitFailed | OpenFailed
-    )
+    message: Heartbeat | AttemptProgress | AttemptDone | AttemptFailed | Committed | CommitFailed | OpenFailed
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +191,9 @@ class Scheduler:
             task.story.append(f"{self._now:.3f} attempt {task.attempt}: worker {worker.name} lost")
             task.losses += 1
             if task.losses >= LOST_WHILE_EXECUTING:
-                reason = f"{task.losses} workers were lost while they ran {task.name}, the last on {worker.host}"
+                reason = (
+                    f"{task.losses} workers were lost while they ran {task.name}, the last on {worker.host}"
+                )
                 self._end(job, "failed", reason)
                 return
             self._discard(job, task)
@@ -221,7 +221,9 @@ class Scheduler:
         """The records a lost worker held are gone."""
         job.losses += 1
         if job.losses >= LOST_WHILE_EXECUTING:
-            self._end(job, "failed", f"{job.losses} workers were lost with the job's data, the last {worker.host}")
+            self._end(
+                job, "failed", f"{job.losses} workers were lost with the job's data, the last {worker.host}"
+            )
         else:
             self._restart(job)
 
@@ -402,7 +404,9 @@ class Scheduler:
         task.failures += 1
         task.failed_on.add(worker.name)
         job.stages[task.stage].failures += 1
-        task.story.append(f"{self._now:.3f} attempt {task.attempt}: failed on {worker.name}: {failure.reason}")
+        task.story.append(
+            f"{self._now:.3f} attempt {task.attempt}: failed on {worker.name}: {failure.reason}"
+        )
         final = failure.fatal or task.failures >= self._attempts_allowed(job, task)
         self._explain(worker, job, task, failure, final)
         if final:
@@ -547,11 +551,13 @@ class Scheduler:
         if stage.plan.source is not None:
             source = job.stages[stage.plan.source]
             holder = (
-                source.owners[task.number] if stage.plan.kind == "reduce" else source.tasks[task.number].worker
+                source.owners[task.number]
+                if stage.plan.kind == "reduce"
+                else source.tasks[task.number].worker
             )
             worker = self.workers.get(holder or "")
             return worker if worker is not None and worker.free else None
-        free = [worker for worker in self.workers.values() if worker.free and not worker.draining]
+        free = [worker for worker in self.workers.values() if worker.free]
         return max(
             free,
             key=lambda worker: (worker.name not in task.failed_on, worker.free, worker.name),

@@ -30,7 +30,6 @@ class Worker:
     shuffle: str  # endpoint
     heard: float  # when, seconds on the coordinator's clock
     free: int  # slots without an attempt
-    draining: bool = False
 
 
 @dataclass(slots=True)
@@ -62,7 +61,8 @@ class Stage:
     def __init__(self, plan: StagePlan):
         self.plan = plan
         self.tasks = [
-            Task(f"{plan.kind}-{plan.number}-{number:05d}", plan.number, number) for number in range(plan.tasks)
+            Task(f"{plan.kind}-{plan.number}-{number:05d}", plan.number, number)
+            for number in range(plan.tasks)
         ]
         self.ready: deque[Task] = deque(self.tasks)
         self.owners: list[str] = []  # worker of each partition, once the stage has begun

@@ -1,4 +1,4 @@
-"""GNU sort: sorted runs and their merge. Whole lines in byte order; a failure is an error, never a fall-back."""
+"""GNU sort: sorted runs and their merge. Whole lines in byte order; a failure is an error."""
 
 import os
 import shutil
@@ -21,7 +21,13 @@ def check_sort(sort: Sequence[str]) -> None:
 
 
 def _command(sort: Sequence[str], memory: str, directory: str) -> list[str]:
-    return [sort[0], f"--buffer-size={memory}", "--parallel=1", f"--temporary-directory={directory}", *sort[1:]]
+    return [
+        sort[0],
+        f"--buffer-size={memory}",
+        "--parallel=1",
+        f"--temporary-directory={directory}",
+        *sort[1:],
+    ]
 
 
 def _environment() -> dict[str, str]:
@@ -70,7 +76,11 @@ def merged(
         with open(runs[0], "rb", buffering=0) as file:
             yield from _whole_lines(file.fileno(), block_bytes)
         return
-    command = [*_command(sort, memory, directory), "--merge", f"--batch-size={min(len(runs), _MERGE_AT_ONCE)}"]
+    command = [
+        *_command(sort, memory, directory),
+        "--merge",
+        f"--batch-size={min(len(runs), _MERGE_AT_ONCE)}",
+    ]
     process = subprocess.Popen(
         [*command, "--", *runs],
         env=_environment(),

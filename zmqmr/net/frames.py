@@ -29,6 +29,15 @@ class FrameHeader(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
         return zlib.crc32(payload, zlib.crc32(encode(owner)))
 
 
+class CorruptFrame(Corrupt):
+    """A frame is not what was sent. `header` says whose it is, unless that is what was damaged."""
+
+    def __init__(self, header: FrameHeader):
+        number, owner = header.sequence, f"{header.task} to partition {header.partition}"
+        super().__init__(f"frame {number} of {owner} fails its checksum")
+        self.header = header
+
+
 def pack(
     job: str, stage: int, task: str, attempt: int, partition: int, sequence: int, payload: bytes
 ) -> list[bytes]:
@@ -38,11 +47,11 @@ def pack(
 
 
 def unpack(parts: list[bytes]) -> tuple[FrameHeader, bytes]:
-    """Header and payload; ProtocolError for anything that is not a frame, Corrupt when the
-    payload is not what was sent."""
+    """Header and payload; ProtocolError for anything that is not a frame, CorruptFrame when it is not
+    what was sent."""
     if len(parts) != 2:
         parts = [b"", b""]
     header: FrameHeader = decode(parts[0], FrameHeader)
     if header.checksum(parts[1]) != header.crc32:
-        raise Corrupt(f"a frame of {header.task} to partition {header.partition} fails its checksum")
+        raise CorruptFrame(header)
     return header, parts[1]

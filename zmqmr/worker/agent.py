@@ -14,7 +14,7 @@ from typing import Any
 import zmq
 
 from zmqmr import __version__
-from zmqmr.errors import Corrupt, ProtocolError, SpillError
+from zmqmr.errors import ProtocolError, SpillError
 from zmqmr.messages import (
     Commit,
     CommitFailed,
@@ -35,7 +35,7 @@ from zmqmr.messages import (
     decode,
     encode,
 )
-from zmqmr.net.frames import unpack
+from zmqmr.net.frames import CorruptFrame, unpack
 from zmqmr.net.sockets import context, control_client, shuffle_server
 from zmqmr.settings import Settings
 from zmqmr.worker.hosted import HostedJob
@@ -126,7 +126,7 @@ class Agent:
             for descriptor in job.descriptors:
                 poller.register(descriptor, zmq.POLLIN)
         timeout = max(0.0, self._heartbeat_at - time.monotonic())
-        return {what for what, _ in poller.poll(timeout * 1000) if isinstance(what, int)}
+        return {what for what, _ in poller.poll(int(timeout * 1000) + 1) if isinstance(what, int)}
 
     def _beat(self) -> None:
         now = time.monotonic()
@@ -151,10 +151,13 @@ class Agent:
                 return
             try:
                 header, payload = unpack(parts)
-            except (ProtocolError, Corrupt):
-                continue  # its attempt's commit will miss it, and the attempt is run again
-            job = self.jobs.get(header.job)
-            if job is not None:
+            except ProtocolError:
+                continue  # no frame of ours; if it was one, its attempt's commit misses it and fails
+            except CorruptFrame as error:
+                if job := self.jobs.get(error.header.job):
+                    job.refuse(error.header, error)
+                continue
+            if job := self.jobs.get(header.job):
                 job.receive(header, payload)
 
     def _finish_commits(self) -> None:
@@ -217,7 +220,8 @@ class Agent:
             )
 
     def _launch(self, message: Launch) -> None:
-        self.jobs[message.job].launch(message)
+        if job := self.jobs.get(message.job):
+            job.launch(message)
 
     def _kill(self, message: Kill) -> None:
         if job := self.jobs.get(message.job):
@@ -267,5 +271,3 @@ def run_agent(agent_arguments: dict[str, Any]) -> None:
     agent = Agent(**agent_arguments)
     signal.signal(signal.SIGTERM, lambda number, frame: setattr(agent, "_running", False))
     agent.run()
-
-

@@ -7,7 +7,7 @@ import atexit
 import os
 import signal
 import sys
-import time
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -36,7 +36,7 @@ from zmqmr.worker.taskenv import task_env, with_environ
 
 
 class Attempt:
-    """What the parts of an attempt share: the job, the task, the clock of its progress, its counters."""
+    """What the parts of an attempt share: the job, the task, its progress, its counters."""
 
     def __init__(self, run: Run, spec: JobSpec, job_class: Any, settings: Settings, result: int):
         self.run = run
@@ -52,9 +52,9 @@ class Attempt:
         self.output_records = 0
         self.output_bytes = 0
         self.pid = os.getpid()
+        self.sink: Any = None  # where its records go, once it is made
         self._result = result
         self._status = ""
-        self._reported = time.monotonic()
 
     @property
     def work(self) -> str:
@@ -65,26 +65,29 @@ class Attempt:
         """Input has been read."""
         self.records += records
         self.bytes += size
-        self.tick()
 
     def set_status(self, status: str) -> None:
         """The job's set_status; also shows that the task lives."""
         self._status = status[:1000]
-        self.tick()
 
-    def tick(self) -> None:
-        """Report progress, if it is time."""
-        now = time.monotonic()
-        if now - self._reported < self.settings.progress_seconds:
-            return
-        self._reported = now
+    def progress(self) -> tuple[Any, ...]:
+        """A value that changes when a record is read or yielded, or the job sets its status."""
+        room = self.sink.room if self.sink is not None else 0
+        return self.records, self.output_records, self.position.remaining(), room, self._status
+
+    def report_progress(self) -> None:
         launch = self.launch
         self.report(
             AttemptProgress(
-                launch.job, launch.task, launch.attempt, self.run.epoch, self.records, self.bytes, self._status
+                launch.job,
+                launch.task,
+                launch.attempt,
+                self.run.epoch,
+                self.records,
+                self.bytes,
+                self._status,
             )
         )
-        self._status = ""
 
     def report(self, message: Any) -> None:
         """Send to the executor."""
@@ -182,6 +185,28 @@ class Attempt:
         return AttemptFailed(launch.job, launch.task, launch.attempt, self.run.epoch, failure)
 
 
+class _Pulse(threading.Thread):
+    """Reports progress while there is some. The main thread may spend hours in one record of the job's."""
+
+    def __init__(self, attempt: Attempt):
+        super().__init__(daemon=True)
+        self._attempt = attempt
+        self._stop = threading.Event()
+
+    def run(self) -> None:
+        last = self._attempt.progress()
+        while not self._stop.wait(self._attempt.settings.progress_seconds):
+            now = self._attempt.progress()
+            if now != last:
+                last = now
+                self._attempt.report_progress()
+
+    def stop(self) -> None:
+        """No report is sent once this returns."""
+        self._stop.set()
+        self.join()
+
+
 def _count_lines(block: bytes) -> int:
     return block.count(b"\n") + (not block.endswith(b"\n"))
 
@@ -229,6 +254,8 @@ def run_attempt(
     signal.signal(signal.SIGINT, signal.default_int_handler)
     _redirect(stderr)
     attempt = Attempt(run, spec, job_class, settings, result)
+    pulse = _Pulse(attempt)
+    pulse.start()
     try:
         attempt.enter_work_directory(job_work)
         attempt.set_environment(None)
@@ -236,9 +263,11 @@ def run_attempt(
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
+        pulse.stop()
         attempt.report(attempt.done(frames))
     except BaseException as error:
         attempt.stay_ourselves()
+        pulse.stop()
         attempt.report(attempt.failed(explain(error, attempt.position, job_work)))
         try:
             sys.stdout.flush()

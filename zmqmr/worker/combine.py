@@ -29,7 +29,12 @@ class Combiner:
         self._as_command = runs_as_command(attempt.spec, attempt.spec.steps[number].combiner)
         self._substep = None if self._as_command else Substep(attempt, number, "combiner")
         self._write = line_writer(writer) if writer is not None else None
-        fast = writer is not None and writer_kind(writer) == "json" and self._substep is not None and self._substep.stock
+        fast = (
+            writer is not None
+            and writer_kind(writer) == "json"
+            and self._substep is not None
+            and self._substep.stock
+        )
         self.add_all: Callable[[Pairs], None] = self._add_values if fast else self._add_encoded
 
     def _add_values(self, pairs: Pairs) -> None:
@@ -74,7 +79,6 @@ class Combiner:
             lines, self._lines = self._lines, []
             lines.sort(key=_key_of)
             self._combine_lines(lines)
-        self._attempt.tick()
 
     def _combine_table(self) -> None:
         assert self._substep is not None

@@ -10,9 +10,9 @@ from mrjob.util import cmd_line
 
 from zmqmr.core.plan import Link
 from zmqmr.worker.explain import CommandFailed
-from zmqmr.worker.spawn import describe_status
 from zmqmr.worker.links import reduce_records
 from zmqmr.worker.sinks import lines_of
+from zmqmr.worker.spawn import describe_status
 
 if TYPE_CHECKING:
     from zmqmr.worker.attempt import Attempt
@@ -42,7 +42,11 @@ def command_of(attempt: "Attempt", link: tuple[int, str], extra: tuple[str, ...]
 
 
 def pipe_through(
-    attempt: "Attempt", link: tuple[int, str], blocks: Iterator[bytes], target: LineTarget, extra: tuple[str, ...] = ()
+    attempt: "Attempt",
+    link: tuple[int, str],
+    blocks: Iterator[bytes],
+    target: LineTarget,
+    extra: tuple[str, ...] = (),
 ) -> None:
     """Feed blocks of lines to a substep's command and pass on the lines that it writes.
 

@@ -1,6 +1,6 @@
-"""The executor: one process a job and host. It has the job imported, forks a process per attempt and watches it.
+"""The executor: one process a job and host, with the job imported. It forks a process per attempt and watches it.
 
-User code runs in the attempts only. Whatever an attempt does to itself, its executor lives, and says how it ended.
+User code runs in the attempts only: whatever one does to itself, the executor lives and says how it ended.
 """
 
 import atexit
@@ -144,12 +144,11 @@ class Executor:
                 poll.register(descriptor, select.POLLIN)
                 by_descriptor[descriptor] = child
         for descriptor, events in poll.poll(self._timeout()):
-            child = by_descriptor.get(descriptor)
-            if child is None:
+            if descriptor == self._channel.fd:
                 for frame in self._channel.receive():
                     self._obey(decode(frame, ToExecutor))
-            elif self._is_running(child):
-                self._listen(child, descriptor, events)
+            elif self._is_running(by_descriptor[descriptor]):
+                self._listen(by_descriptor[descriptor], descriptor, events)
         self._kill_the_stubborn()
 
     def _is_running(self, child: _Child) -> bool:
@@ -299,12 +298,12 @@ def _load(begin: Begin) -> tuple[Any, Any]:
         seeded.append(True)
         stock_seed(*args, **kwargs)
 
-    random.seed = seed  # type: ignore[assignment]
+    random.seed = seed
     try:
         argv = ["--step-num=0", "--mapper", *begin.spec.task_args]
         job_class = None if begin.spec.task_python else load_job_class(begin.spec.script, argv)
     finally:
-        random.seed = stock_seed  # type: ignore[assignment]
+        random.seed = stock_seed
     return job_class, random.getstate() if seeded else None
 
 
@@ -345,7 +344,10 @@ def _with_counters(child: _Child) -> AttemptDone:
         return child.done
     links = child.run.launch.links
     step = str(links[0][0] if links else 0)
-    counters = {number: {group: dict(names) for group, names in groups.items()} for number, groups in child.done.counters.items()}
+    counters = {
+        number: {group: dict(names) for group, names in groups.items()}
+        for number, groups in child.done.counters.items()
+    }
     mine = counters.setdefault(step, {})
     for group, names in child.stderr.counters.items():
         into = mine.setdefault(group, {})

@@ -35,13 +35,18 @@ class Position:
         self._lines = lines
         self._count = lines.__length_hint__()  # type: ignore[attr-defined]
 
+    def remaining(self) -> int:
+        """How many lines of the block are not yet taken; 0 when that is not known."""
+        lines = self._lines
+        return lines.__length_hint__() if lines is not None else 0  # type: ignore[attr-defined]
+
     def record(self) -> tuple[int, bytes] | None:
         """Offset and bytes of the record being processed, if known."""
         if self.record_override is not None:
             return self.offset, self.record_override
         if self._lines is None:
             return None
-        index = self._count - self._lines.__length_hint__() - 1  # type: ignore[attr-defined]
+        index = self._count - self.remaining() - 1
         if index < 0:
             return None
         start = 0

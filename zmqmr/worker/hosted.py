@@ -34,6 +34,7 @@ from zmqmr.settings import Settings
 from zmqmr.worker.partitions import Partitions, spill_error
 from zmqmr.worker.spawn import ExecutorProcess
 
+
 def part_name(number: int, compress: str) -> str:
     """The name of a task's output file."""
     return f"part-{number:05d}" + (f".{compress}" if compress else "")
@@ -182,7 +183,9 @@ class HostedJob:
             self._run(self._run_message(attempt, ()))
         elif plan.kind == "map":
             source = self._plans[plan.source]
-            part = os.path.join(self._parts_directory(source), part_name(launch.number, self._compress(source)))
+            part = os.path.join(
+                self._parts_directory(source), part_name(launch.number, self._compress(source))
+            )
             self._run(self._run_message(attempt, (part,)))
         else:
 
@@ -203,8 +206,10 @@ class HostedJob:
         if self._executor is None or not self._ready:
             self._pending.append(run)
         else:
-            self._attempts[run.launch.task, run.launch.attempt].handed_over = True
-            self._executor.send(run)
+            attempt = self._attempts.get((run.launch.task, run.launch.attempt))
+            if attempt is not None:  # not discarded while it waited
+                attempt.handed_over = True
+                self._executor.send(run)
 
     def _attempt_ended(self, ended: AttemptEnded) -> None:
         attempt = self._attempts.get((ended.task, ended.attempt))
@@ -261,11 +266,15 @@ class HostedJob:
         return store
 
     def receive(self, header: FrameHeader, payload: bytes) -> None:
-        """A shuffle frame has arrived. One that cannot be kept is missed, and refused, at the commit."""
+        """A shuffle frame has arrived."""
         try:
             self._store(header.stage).receive(header, payload)
         except SpillError as error:
-            self._store(header.stage).refuse(header, error)
+            self.refuse(header, error)
+
+    def refuse(self, header: FrameHeader, error: SpillError) -> None:
+        """A frame could not be kept: the attempt's commit will fail for this reason."""
+        self._store(header.stage).refuse(header, error)
 
     def try_commit(self, commit: Commit) -> bool:
         """Do this host's part of a commit; False while frames are still on their way.
@@ -328,5 +337,3 @@ class HostedJob:
                 os.unlink(attempt.output)
         self._attempts.clear()
         shutil.rmtree(self.directory, ignore_errors=True)
-
-

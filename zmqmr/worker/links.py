@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from mrjob.job import MRJob
 
-from zmqmr.core.plan import Link, plan_stages, runs_as_command
+from zmqmr.core.plan import plan_stages, runs_as_command
 from zmqmr.data.codecs import block_decoder, line_writer, loads_for
 from zmqmr.messages import Counters
 from zmqmr.worker.sinks import Pairs, Writer, is_marked, lines_of, unmark
@@ -121,7 +121,13 @@ class _LineOutput(io.RawIOBase):
 class Substep:
     """One mapper, combiner or reducer of the job: an instance made as its task would make it."""
 
-    def __init__(self, attempt: "Attempt", number: int, kind: Literal["mapper", "combiner", "reducer"], extra: tuple[str, ...] = ()):
+    def __init__(
+        self,
+        attempt: "Attempt",
+        number: int,
+        kind: Literal["mapper", "combiner", "reducer"],
+        extra: tuple[str, ...] = (),
+    ):
         self.attempt, self.number, self.kind = attempt, number, kind
         spec = attempt.spec
         sys.argv = [spec.script, f"--step-num={number}", f"--{kind}", *spec.task_args, *extra]
@@ -218,7 +224,7 @@ class _Spooled:
     def __init__(self, substep: Substep, write: Writer, target: Target):
         self._substep, self._write, self._target = substep, line_writer(write), target
         self._path = os.path.join(substep.attempt.directory, f"link-{substep.number}-{substep.kind}")
-        self._file = open(self._path, "wb")
+        self._file = open(self._path, "wb")  # noqa: SIM115  closed in finish
 
     def start(self) -> None:
         pass
@@ -241,7 +247,9 @@ def run_links(attempt: "Attempt", output: "Output") -> None:
     links = attempt.launch.links
     if links[0][1] == "mapper" and attempt.spec.input_mode == "files" and attempt.launch.split:
         for path, uri in attempt.raw_files():
-            substeps = [Substep(attempt, *link, (path, uri) if n == 0 else ()) for n, link in enumerate(links)]
+            substeps = [
+                Substep(attempt, *link, (path, uri) if n == 0 else ()) for n, link in enumerate(links)
+            ]
             _run_chain(substeps, output, lambda first, target: _run_raw(first, target))
         return
     substeps = [Substep(attempt, number, kind) for number, kind in links]
@@ -344,7 +352,7 @@ def _records(attempt: "Attempt", marked: bool) -> Iterator[bytes]:
 class Reducer:
     """A reducer over sorted records: groups by the key's bytes, decodes a key once.
 
-    Neighbouring keys with different bytes that decode to equal keys (1 and 1.0) are one group, as they are in mrjob.
+    Neighbouring keys with different bytes that decode to equal keys (1 and 1.0) are one group, as in mrjob.
     """
 
     def __init__(self, substep: Substep, loads: Callable[[bytes], Any], target: Target):
@@ -359,7 +367,9 @@ class Reducer:
         if self._init:
             self._target.add_all(self._init() or ())
         lines = self._lines(attempt)
-        self._next: tuple[bytes, Any, bytes] | None = None  # raw key, key, raw value of the next group's first record
+        self._next: tuple[bytes, Any, bytes] | None = (
+            None  # raw key, key, raw value of the next group's first record
+        )
         self._read_first(lines)
         while self._next is not None:
             _, key, _ = self._next

@@ -23,6 +23,7 @@ class Output:
         launch = self._attempt.launch
         if self._sink is None:
             self._sink = Shuffle(self._attempt, writer) if launch.partitions else File(self._attempt, writer)
+            self._attempt.sink = self._sink
             if launch.combine:
                 self._combiner = Combiner(self._attempt, launch.links[-1][0], self._sink, writer)
         return self._combiner or self._sink

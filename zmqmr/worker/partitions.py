@@ -1,4 +1,4 @@
-"""The partitions an agent owns: received frames, kept apart until their attempt commits, then sorted into runs.
+"""The partitions an agent owns: frames kept apart until their attempt commits, then sorted into runs.
 
 Memory: uncommitted frames up to `Settings.hold_bytes`, beyond that in files. Committed records are
 always in files, so an agent's memory does not grow with the data.
@@ -28,7 +28,9 @@ class _Held:
     """The frames of one attempt that is not committed yet."""
 
     path: str  # where they go when memory is short
-    frames: dict[int, list[bytes | tuple[int, int]]] = field(default_factory=dict)  # payload, or where in the file
+    frames: dict[int, list[bytes | tuple[int, int]]] = field(
+        default_factory=dict
+    )  # payload, or where in the file
     bytes: dict[int, int] = field(default_factory=dict)
     memory: int = 0  # bytes of payloads in memory
     file_bytes: int = 0
@@ -139,7 +141,9 @@ class Partitions:
         for count in counts:
             came = held.bytes.get(count.partition, 0)
             if came != count.bytes:
-                raise SpillError(f"{task} sent {count.bytes} bytes to partition {count.partition}, {came} came")
+                raise SpillError(
+                    f"{task} sent {count.bytes} bytes to partition {count.partition}, {came} came"
+                )
         for count in counts:
             self._append(count.partition, self._payloads(held, count.partition))
         self.discard(task, attempt)
@@ -167,7 +171,9 @@ class Partitions:
     def _append(self, number: int, payloads: list[bytes]) -> None:
         partition = self._partitions.get(number)
         if partition is None:
-            partition = self._partitions[number] = _Partition(os.path.join(self.directory, f"partition-{number}"))
+            partition = self._partitions[number] = _Partition(
+                os.path.join(self.directory, f"partition-{number}")
+            )
         path = f"{partition.path}.{partition.cuts}"
         try:
             with open(path, "ab", buffering=0) as file:
@@ -199,7 +205,9 @@ class Partitions:
                 )
             except OSError as error:
                 sort.partition.sorting -= 1
-                sort.partition.failed = SpillError(f"cannot start {self._sort[0]}: {error.strerror}", sort.source)
+                sort.partition.failed = SpillError(
+                    f"cannot start {self._sort[0]}: {error.strerror}", sort.source
+                )
                 continue
             self._running[os.pidfd_open(sort.process.pid)] = sort
 

@@ -59,7 +59,7 @@ class Shuffle:
         step = attempt.spec.steps[launch.links[-1][0]] if launch.links else attempt.spec.steps[0]
         self._partition_key = _partition_key(step.partitioner)
         self._capacity = min(_BUFFERED_BYTES, self._count * settings.frame_bytes)
-        self._room = self._capacity
+        self.room = self._capacity
         self._largest = settings.frame_bytes + settings.max_line_bytes
         as_json = writer is not None and writer_kind(writer) == "json" and self._partition_key is None
         self._text = as_json  # buffers hold str, which is ASCII
@@ -72,7 +72,7 @@ class Shuffle:
 
     def _add_json(self, pairs: Pairs) -> None:
         buffers, count = self._buffers, self._count
-        room = self._room
+        room = self.room
         dumps = json_dumps
         for key, value in pairs:
             text = dumps(key)
@@ -82,7 +82,7 @@ class Shuffle:
             if room < 0:
                 self._flush()
                 room = self._capacity
-        self._room = room
+        self.room = room
 
     def _add_encoded(self, pairs: Pairs) -> None:
         write = self._write
@@ -103,20 +103,19 @@ class Shuffle:
             if self._text:
                 record = record.decode("ascii")
             self._buffers[crc32(chosen) % self._count].append(record)
-            self._room -= len(record)
-            if self._room < 0:
+            self.room -= len(record)
+            if self.room < 0:
                 self._flush()
 
     def _flush(self) -> None:
         self._attempt.stay_ourselves()
-        self._room = self._capacity
+        self.room = self._capacity
         for partition, records in enumerate(self._buffers):
             if records:
                 payload = "".join(records).encode("ascii") if self._text else b"".join(records)
                 self._attempt.output_records += len(records)
                 records.clear()
                 self._send(partition, payload)
-        self._attempt.tick()
 
     def _send(self, partition: int, payload: bytes) -> None:
         if len(payload) > self._largest:
@@ -176,7 +175,7 @@ class File:
         except OSError as error:
             raise spill_error(error, self._path) from error
         self._lines: list[bytes] = []
-        self._room = _BUFFERED_BYTES
+        self.room = _BUFFERED_BYTES
 
     def add_all(self, pairs: Pairs) -> None:
         write, append = self._write, self._lines.append
@@ -184,16 +183,16 @@ class File:
         for key, value in pairs:
             line = write(key, value)
             append(line)
-            self._room -= len(line) + 1
-            if self._room < 0:
+            self.room -= len(line) + 1
+            if self.room < 0:
                 self._flush()
 
     def add_lines(self, lines: Iterable[bytes]) -> None:
         """Records as encoded lines without newline."""
         for line in lines:
             self._lines.append(line)
-            self._room -= len(line) + 1
-            if self._room < 0:
+            self.room -= len(line) + 1
+            if self.room < 0:
                 self._flush()
 
     def _flush(self) -> None:
@@ -208,8 +207,7 @@ class File:
                 self._file.write(data)
             except OSError as error:
                 raise spill_error(error, self._path) from error
-        self._room = _BUFFERED_BYTES
-        self._attempt.tick()
+        self.room = _BUFFERED_BYTES
 
     def close(self) -> tuple[FrameCount, ...]:
         """Write the rest and close the file."""
@@ -252,5 +250,3 @@ def _partition_key(partitioner: Partitioner) -> Callable[[bytes], bytes] | None:
         return separator.join(line.split(separator)[first:last])
 
     return fields
-
-
