@@ -106,8 +106,8 @@ class Coordinator:
 
     def _register(self, peer: bytes, message: Register) -> None:
         if message.protocol != PROTOCOL:
-            reason = f"{message.worker} on {message.host} has zmqmr {message.version}, the coordinator {__version__}"
-            self._send(peer, Refused(reason))
+            theirs = f"{message.worker} on {message.host} has zmqmr {message.version}"
+            self._send(peer, Refused(f"{theirs}, the coordinator {__version__}"))
             return
         old = self._peers.get(message.worker)
         if old is not None:

@@ -191,11 +191,11 @@ class _Pulse(threading.Thread):
     def __init__(self, attempt: Attempt):
         super().__init__(daemon=True)
         self._attempt = attempt
-        self._stop = threading.Event()
+        self._over = threading.Event()
 
     def run(self) -> None:
         last = self._attempt.progress()
-        while not self._stop.wait(self._attempt.settings.progress_seconds):
+        while not self._over.wait(self._attempt.settings.progress_seconds):
             now = self._attempt.progress()
             if now != last:
                 last = now
@@ -203,7 +203,7 @@ class _Pulse(threading.Thread):
 
     def stop(self) -> None:
         """No report is sent once this returns."""
-        self._stop.set()
+        self._over.set()
         self.join()
 
 

@@ -51,11 +51,11 @@ class Combiner:
                     room -= 4
                 if room < 0:
                     self._combine()
-                    room = self._room
+                    table, room = self._table, self._room
             else:
                 self._room = room
                 self._add_encoded([(key, value)])
-                room = self._room
+                table, room = self._table, self._room
         self._room = room
 
     def _add_encoded(self, pairs: Pairs) -> None:

@@ -1,4 +1,4 @@
-"""The executor: one process a job and host, with the job imported. It forks a process per attempt and watches it.
+"""The executor: one process a job and host, with the job imported. It forks and watches the attempts.
 
 User code runs in the attempts only: whatever one does to itself, the executor lives and says how it ended.
 """
