@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: test check pytest wheel format clean
+.PHONY: test check pytest demo mutation-check wheel format clean
 
 test: check pytest
 
@@ -17,6 +17,14 @@ check: $(VENV)/.installed
 # From tests/, so that `import zmqmr` finds the installed wheel, in child processes too, and not the source tree.
 pytest: $(VENV)/.installed
 	cd tests && env -u PYTHONPATH ../$(BIN)/pytest $(ARGS)
+
+# The main job on real input: the words of Python's own standard library, the most frequent first.
+demo: $(VENV)/.installed
+	$(BIN)/zmqmr-run examples/word_freq.py $$($(BIN)/python examples/stdlib_files.py) | sort -t '	' -k2,2nr | head -n 12
+
+# Break the scheduler on purpose; its tests must see every break.
+mutation-check: $(VENV)/.installed
+	$(BIN)/python scripts/mutate_core.py
 
 wheel: dist/.built
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 JOBS = Path(__file__).parent.parent / "jobs"
-DEADLINE_SECONDS = 120
+DEADLINE_SECONDS = 60
 # Small enough for a text of 20 KB to have many splits, partitions, runs, frames and combiner flushes.
 SMALL = {
     "ZMQMR_SPLIT_BYTES": "3000",

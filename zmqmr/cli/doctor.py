@@ -14,7 +14,7 @@ from zmqmr import hook
 from zmqmr.errors import EXIT_JOB_FAILED, EXIT_OK, SettingsError
 from zmqmr.settings import MIB, Settings
 
-LIBRARIES = ("msgspec", "psutil", "tornado", "zmq", "zstandard")
+LIBRARIES = ("msgspec", "tornado", "zmq", "zstandard")
 LOW_SPACE_BYTES = 1024 * MIB
 
 

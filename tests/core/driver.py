@@ -1,0 +1,330 @@
+"""Drives a real Scheduler and checks, after every event, what must always hold."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import astuple
+from typing import Any, TypeVar
+
+from zmqmr.core.scheduler import Command, Event, Inform, Reported, Scheduler, Tell, WorkerJoined
+from zmqmr.core.state import Job, Task, TaskState
+from zmqmr.messages import (
+    AttemptDone,
+    AttemptFailed,
+    AttemptProgress,
+    Commit,
+    CommitFailed,
+    Committed,
+    Counters,
+    Failure,
+    FrameCount,
+    Heartbeat,
+    JobEnded,
+    Launch,
+    OpenFailed,
+)
+
+WORKER_TIMEOUT = 5.0
+WORKER_WAIT = 60.0
+CLIENT = b"client"
+
+M = TypeVar("M")
+
+
+def snapshot(scheduler: Scheduler) -> Any:
+    """All that the scheduler knows, except when it last heard of its workers."""
+    workers = {
+        name: (worker.epoch, worker.slots, worker.free) for name, worker in sorted(scheduler.workers.items())
+    }
+    jobs = {}
+    for name, job in sorted(scheduler.jobs.items()):
+        stages = [
+            (
+                [astuple(task) for task in stage.tasks],
+                [task.name for task in stage.ready],
+                tuple(stage.owners),
+                (stage.begun, stage.done, stage.running, stage.failures),
+                (stage.records, stage.bytes, stage.status),
+            )
+            for stage in job.stages
+        ]
+        jobs[name] = (stages, job.current, repr(job.counters), job.losses, job.changed)
+    return repr((workers, jobs))
+
+
+def counters_of(launch: Launch) -> dict[str, Counters]:
+    """Counters that tell every attempt apart, in the first step of its chain."""
+    step = launch.links[0][0] if launch.links else 0
+    return {str(step): {"tasks": {f"{launch.task} {launch.attempt}": 1}, "all": {"attempts": 1}}}
+
+
+class Driver:
+    """A scheduler, the events it was given, the commands it gave, and reports to make."""
+
+    def __init__(self, **settings: Any):
+        self.scheduler = Scheduler(WORKER_TIMEOUT, WORKER_WAIT, **settings)
+        self.settings = settings
+        self.now = 0.0
+        self.log: list[tuple[Event, float, list[Command]]] = []
+        self.commands: list[Command] = []  # of the last event
+        self.launches: list[tuple[str, int, Launch]] = []  # worker, epoch
+        self.ended: dict[str, JobEnded] = {}
+        self.submitted: set[str] = set()
+        self._epoch = 0
+        self._newest: dict[tuple[str, str], int] = {}
+        self._commits: Counter[tuple[str, Commit]] = Counter()
+        self._accepted: dict[tuple[str, str], dict[str, Counters]] = {}
+
+    # --- events ------------------------------------------------------------------------------
+
+    def handle(self, event: Event) -> list[Command]:
+        """Give the scheduler an event, and check all that must hold afterwards."""
+        self.commands = self.scheduler.handle(event, self.now)
+        self.log.append((event, self.now, self.commands))
+        for command in self.commands:
+            self._note(command)
+        self._check()
+        return self.commands
+
+    def join(self, name: str, slots: int = 1) -> None:
+        """A worker joins, or comes back in a new epoch."""
+        self._epoch += 1
+        self.handle(WorkerJoined(name, self._epoch, f"host-{name}", slots, f"ipc://{name}/{self._epoch}"))
+
+    def report(self, worker: str, message: Any) -> list[Command]:
+        return self.handle(Reported(worker, message))
+
+    def told(self, kind: type[M], worker: str | None = None) -> list[M]:
+        """The messages of a kind in the commands of the last event, to `worker` or to anyone."""
+        return [
+            command.message
+            for command in self.commands
+            if isinstance(command.message, kind)
+            and (worker is None or (isinstance(command, Tell) and command.worker == worker))
+        ]
+
+    # --- reports -----------------------------------------------------------------------------
+
+    def epoch(self, worker: str) -> int:
+        known = self.scheduler.workers.get(worker)
+        return known.epoch if known is not None else 0
+
+    def newest(self, task: str, job: str = "job") -> tuple[str, int, Launch]:
+        """The last launch of a task."""
+        return next(
+            entry for entry in reversed(self.launches) if (entry[2].job, entry[2].task) == (job, task)
+        )
+
+    def done_message(self, entry: tuple[str, int, Launch]) -> AttemptDone:
+        _, epoch, launch = entry
+        frames = tuple(FrameCount(partition, 1, 10) for partition in range(launch.partitions))
+        return AttemptDone(
+            launch.job, launch.task, launch.attempt, epoch, counters_of(launch), frames, records=2, bytes=3
+        )
+
+    def done(self, entry: tuple[str, int, Launch]) -> list[Command]:
+        """Report that an attempt is done; if it is the current one, its counters are to count."""
+        return self.report(entry[0], self.done_message(entry))
+
+    def fail(
+        self, entry: tuple[str, int, Launch], reason: str = "it broke", fatal: bool = False
+    ) -> list[Command]:
+        worker, epoch, launch = entry
+        failure = Failure(reason, fatal=fatal)
+        return self.report(worker, AttemptFailed(launch.job, launch.task, launch.attempt, epoch, failure))
+
+    def progress(self, entry: tuple[str, int, Launch]) -> list[Command]:
+        worker, epoch, launch = entry
+        return self.report(worker, AttemptProgress(launch.job, launch.task, launch.attempt, epoch, 1, 1, ""))
+
+    def committed(self, worker: str, launch: Launch, epoch: int | None = None) -> list[Command]:
+        epoch = self.epoch(worker) if epoch is None else epoch
+        return self.report(worker, Committed(launch.job, launch.task, launch.attempt, epoch))
+
+    def commit_failed(self, worker: str, launch: Launch, epoch: int | None = None) -> list[Command]:
+        epoch = self.epoch(worker) if epoch is None else epoch
+        message = CommitFailed(launch.job, launch.task, launch.attempt, epoch, Failure("the disk is full"))
+        return self.report(worker, message)
+
+    def open_failed(self, worker: str, job: str = "job") -> list[Command]:
+        return self.report(worker, OpenFailed(job, self.epoch(worker), Failure("no such module")))
+
+    def beat(self) -> None:
+        """Every worker shows that it lives."""
+        for worker in list(self.scheduler.workers):
+            self.report(worker, Heartbeat(self.epoch(worker)))
+
+    def finish(self, entry: tuple[str, int, Launch]) -> None:
+        """An attempt is done, and everyone who is asked commits it."""
+        self.done(entry)
+        self.confirm_all(entry[2])
+
+    def confirm_all(self, launch: Launch) -> None:
+        task = self.task(launch.task, launch.job)
+        for worker in sorted(task.awaited):
+            self.committed(worker, launch)
+
+    def task(self, name: str, job: str = "job") -> Task:
+        return self.scheduler.jobs[job].by_name[name]
+
+    def is_current(self, worker: str, message: Any) -> bool:
+        """Whether a report is one to believe."""
+        known = self.scheduler.workers.get(worker)
+        job = self.scheduler.jobs.get(message.job)
+        if known is None or known.epoch != message.epoch or job is None:
+            return False
+        task = job.by_name.get(message.task)
+        if task is None or task.attempt != message.attempt:
+            return False
+        if isinstance(message, Committed | CommitFailed):
+            return task.state is TaskState.COMMITTING and worker in task.awaited
+        return task.state is TaskState.RUNNING and task.worker == worker
+
+    # --- to the end --------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Answer everything as an honest worker would; every job must end."""
+        if not self.scheduler.workers:
+            self.join("w0")
+        for _ in range(10_000):
+            if not self.scheduler.jobs:
+                return
+            before = snapshot(self.scheduler)
+            for task in self._tasks(TaskState.RUNNING, TaskState.COMMITTING):
+                self._answer_for(task)
+            assert snapshot(self.scheduler) != before, f"nothing moves: {before}"
+        raise AssertionError("no end in sight")
+
+    def _tasks(self, *states: TaskState) -> list[tuple[str, str]]:
+        jobs = self.scheduler.jobs.values()
+        return [
+            (job.spec.job, task.name) for job in jobs for task in job.stage.tasks if task.state in states
+        ]
+
+    def _answer_for(self, which: tuple[str, str]) -> None:
+        job, name = which
+        if job not in self.scheduler.jobs:
+            return
+        entry = self.newest(name, job)
+        if self.task(name, job).state is TaskState.RUNNING:
+            self.done(entry)
+        elif self.task(name, job).state is TaskState.COMMITTING:
+            self.confirm_all(entry[2])
+
+    def replay(self) -> None:
+        """The same events give the same commands."""
+        other = Scheduler(WORKER_TIMEOUT, WORKER_WAIT, **self.settings)
+        for event, now, commands in self.log:
+            assert other.handle(event, now) == commands
+        assert snapshot(other) == snapshot(self.scheduler)
+
+    # --- what must hold ----------------------------------------------------------------------
+
+    def _note(self, command: Command) -> None:
+        message = command.message
+        if isinstance(message, Launch):
+            assert isinstance(command, Tell)
+            assert message.job not in self.ended, "launched after the end"
+            key = message.job, message.task
+            assert message.attempt > self._newest.get(key, 0), "an attempt number was used twice"
+            self._newest[key] = message.attempt
+            self.launches.append((command.worker, self.epoch(command.worker), message))
+        elif isinstance(message, Commit):
+            assert isinstance(command, Tell)
+            self._note_commit(command.worker, message)
+        elif isinstance(message, JobEnded):
+            assert isinstance(command, Inform)
+            assert message.job not in self.ended, "ended twice"
+            self.ended[message.job] = message
+            self._check_ending(message)
+
+    def _note_commit(self, worker: str, message: Commit) -> None:
+        self._commits[worker, message] += 1
+        assert self._commits[worker, message] == 1, "a commit was asked for twice"
+        entry = self.newest(message.task, message.job)
+        assert entry[2].attempt == message.attempt, "a commit of an old attempt"
+        self._accepted[message.job, message.task] = counters_of(entry[2])
+
+    def _check_ending(self, ended: JobEnded) -> None:
+        if ended.state == "succeeded":
+            tasks = [counters for (job, _), counters in self._accepted.items() if job == ended.job]
+            assert len(tasks) == sum(stage.tasks for stage in ended.stages)
+            assert _added(ended.counters) == _summed(tasks)
+
+    def _check(self) -> None:
+        self._check_slots()
+        for job in self.scheduler.jobs.values():
+            self._check_tasks(job)
+            self._check_nothing_idle(job)
+
+    def _check_slots(self) -> None:
+        running = Counter(
+            task.worker
+            for job in self.scheduler.jobs.values()
+            for task in job.stage.tasks
+            if task.state is TaskState.RUNNING
+        )
+        assert set(running) <= set(self.scheduler.workers), "it runs on a worker that is gone"
+        for worker in self.scheduler.workers.values():
+            assert worker.free + running[worker.name] == worker.slots, f"slots of {worker.name}"
+            assert worker.free >= 0
+
+    def _check_tasks(self, job: Job) -> None:
+        for stage in job.stages:
+            states = Counter(task.state for task in stage.tasks)
+            assert stage.done == states[TaskState.DONE]
+            assert stage.running == states[TaskState.RUNNING]
+            assert sorted(task.name for task in stage.ready) == sorted(
+                task.name for task in stage.tasks if task.state is TaskState.READY
+            )
+            busy = states[TaskState.RUNNING] + states[TaskState.COMMITTING]
+            assert not busy or stage is job.stage, "a stage runs out of turn"
+            for task in stage.tasks:
+                self._check_task(job, task)
+        done = [
+            self._accepted[job.spec.job, task.name] for task in _all_tasks(job) if task.state is TaskState.DONE
+        ]
+        assert _added(job.counters) == _summed(done), "counters are not those of the committed attempts"
+
+    def _check_task(self, job: Job, task: Task) -> None:
+        step = job.spec.steps[job.plans[task.stage].step]
+        kind = job.plans[task.stage].kind
+        assert task.failures < (step.map_attempts if kind == "map" else step.reduce_attempts)
+        assert task.losses < 3
+        assert bool(task.awaited) == (task.state is TaskState.COMMITTING)
+        assert task.awaited <= set(self.scheduler.workers), "it waits for a worker that is gone"
+
+    def _check_nothing_idle(self, job: Job) -> None:
+        free = [worker.name for worker in self.scheduler.workers.values() if worker.free]
+        if job.stage.plan.source is None:
+            assert not (free and job.stage.ready), "a slot is free and a task is ready"
+            return
+        source = job.stages[job.stage.plan.source]
+        for task in job.stage.ready:
+            held = source.owners if source.plan.partitions else [each.worker for each in source.tasks]
+            assert held[task.number] not in free, "a slot is free where a ready task's input is"
+
+
+def _all_tasks(job: Job) -> Iterator[Task]:
+    return (task for stage in job.stages for task in stage.tasks)
+
+
+def _added(counters: Any) -> Counter[tuple[int, str, str]]:
+    return Counter(
+        {
+            (step, group, name): amount
+            for step, groups in enumerate(counters)
+            for group, names in groups.items()
+            for name, amount in names.items()
+        }
+    )
+
+
+def _summed(reports: list[dict[str, Counters]]) -> Counter[tuple[int, str, str]]:
+    total: Counter[tuple[int, str, str]] = Counter()
+    for report in reports:
+        for step, groups in report.items():
+            for group, names in groups.items():
+                for name, amount in names.items():
+                    total[int(step), group, name] += amount
+    return total
+
