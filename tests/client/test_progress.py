@@ -207,6 +207,17 @@ def test_a_retry_is_one_line_and_the_failure_that_ends_the_job_is_explained(line
     assert progress.explained == report(traceback="T1\nT2")
 
 
+def test_failures_that_are_alike_are_said_three_times(lines: list[str]):
+    progress = Progress(3, stream=io.StringIO())
+    for _ in range(20):
+        progress(report(final=False))
+    progress(report(final=False, reason="another"))
+    progress(report())
+    assert [line.partition(" failed on")[0] for line in lines[:3]] == ["Task s1-map-3 of step 2 of 3"] * 3
+    assert lines[3] == "More attempts fail in the same way; --verbose shows each."
+    assert len(lines) == 6 and lines[4].endswith("another")
+
+
 def test_without_read_logs_the_failure_is_kept_and_not_explained(lines: list[str]):
     progress = Progress(3, stream=io.StringIO(), explain_failures=False)
     progress(report())

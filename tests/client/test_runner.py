@@ -98,6 +98,7 @@ def test_output_goes_to_stdout_and_nothing_is_left(command: Any, tmp_path: Path)
     assert ended.returncode == 0, ended.stderr
     assert sorted(ended.stdout.splitlines(keepends=True)) == RESULT
     assert left_over(tmp_path) == []
+    assert re.findall(rb"Step (\d) of 2 \w+: \d+ tasks? done", ended.stderr)[-1] == b"2"
     assert re.findall(rb"\t\t\w+=\d+", ended.stderr) == [b"\t\tzeromq=7", b"\t\twords=8"]
 
 

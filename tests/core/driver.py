@@ -6,7 +6,7 @@ from dataclasses import astuple
 from typing import Any, TypeVar
 
 from zmqmr.core.scheduler import Command, Event, Inform, Reported, Scheduler, Tell, WorkerJoined
-from zmqmr.core.state import Job, Task, TaskState
+from zmqmr.core.state import Job, Stage, Task, TaskState
 from zmqmr.messages import (
     AttemptDone,
     AttemptFailed,
@@ -68,7 +68,6 @@ class Driver:
         self.commands: list[Command] = []  # of the last event
         self.launches: list[tuple[str, int, Launch]] = []  # worker, epoch
         self.ended: dict[str, JobEnded] = {}
-        self.submitted: set[str] = set()
         self._epoch = 0
         self._newest: dict[tuple[str, str], int] = {}
         self._commits: Counter[tuple[str, Commit]] = Counter()
@@ -91,6 +90,9 @@ class Driver:
         self.handle(WorkerJoined(name, self._epoch, f"host-{name}", slots, f"ipc://{name}/{self._epoch}"))
 
     def report(self, worker: str, message: Any) -> list[Command]:
+        """Pass on a worker's message."""
+        if isinstance(message, AttemptDone) and self.is_current(worker, message):
+            self._accepted[message.job, message.task] = message.counters
         return self.handle(Reported(worker, message))
 
     def told(self, kind: type[M], worker: str | None = None) -> list[M]:
@@ -227,6 +229,9 @@ class Driver:
             key = message.job, message.task
             assert message.attempt > self._newest.get(key, 0), "an attempt number was used twice"
             self._newest[key] = message.attempt
+            if message.source is not None:
+                source = self.scheduler.jobs[message.job].stages[message.source]
+                assert command.worker == _holders(source)[message.number], "launched away from its input"
             self.launches.append((command.worker, self.epoch(command.worker), message))
         elif isinstance(message, Commit):
             assert isinstance(command, Tell)
@@ -242,7 +247,6 @@ class Driver:
         assert self._commits[worker, message] == 1, "a commit was asked for twice"
         entry = self.newest(message.task, message.job)
         assert entry[2].attempt == message.attempt, "a commit of an old attempt"
-        self._accepted[message.job, message.task] = counters_of(entry[2])
 
     def _check_ending(self, ended: JobEnded) -> None:
         if ended.state == "succeeded":
@@ -300,8 +304,12 @@ class Driver:
             return
         source = job.stages[job.stage.plan.source]
         for task in job.stage.ready:
-            held = source.owners if source.plan.partitions else [each.worker for each in source.tasks]
-            assert held[task.number] not in free, "a slot is free where a ready task's input is"
+            assert _holders(source)[task.number] not in free, "a slot is free where a ready task's input is"
+
+
+def _holders(stage: Stage) -> list[str | None]:
+    """Who holds each piece of a stage's output."""
+    return [*stage.owners] if stage.plan.partitions else [task.worker for task in stage.tasks]
 
 
 def _all_tasks(job: Job) -> Iterator[Task]:

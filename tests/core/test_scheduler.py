@@ -28,6 +28,7 @@ from zmqmr.messages import (
 
 MAP = "map-0-00000"
 REDUCE = "reduce-1-00000"
+MAP_REDUCE_JOB = make_spec(MAP_REDUCE)
 
 
 def driver(spec: JobSpec, **slots: int) -> Driver:
@@ -119,14 +120,434 @@ def test_a_counter_that_every_task_counts_is_one_counter() -> None:
     for number in range(3):
         worker, epoch, launch = drive.newest(f"map-0-{number:05d}")
         counters = {"0": {"all": {"attempts": 1}}}
-        commands = drive.scheduler.handle
-        assert commands is not None
         drive.report(worker, AttemptDone("job", launch.task, 1, epoch, counters))
-        assert drive.task(launch.task).state is TaskState.COMMITTING
-        drive.scheduler.handle(_committed(drive, worker, launch), drive.now)
-        drive.launches += [
-            (command.worker, epoch, command.message)
-            for command in drive.scheduler._commands
-            if isinstance(command.message, Launch)
-        ]
-    assert not drive.scheduler.jobs
+        drive.confirm_all(launch)
+    assert drive.ended["job"].counters == ({"all": {"attempts": 3}},)
+
+
+# --- reports that are not to be believed -------------------------------------------------------
+
+
+def test_a_late_success_of_a_superseded_attempt_is_ignored() -> None:
+    drive = driver(make_spec(), w0=1)
+    old = drive.newest(MAP)
+    drive.fail(old)
+    before = snapshot(drive.scheduler)
+    assert drive.done(old) == []
+    assert snapshot(drive.scheduler) == before
+
+
+def test_reports_of_another_epoch_or_worker_are_ignored() -> None:
+    drive = driver(make_spec(), w0=1)
+    worker, epoch, launch = drive.newest(MAP)
+    drive.join("w1")
+    before = snapshot(drive.scheduler)
+    assert drive.done((worker, epoch + 7, launch)) == []
+    assert drive.done(("w1", drive.epoch("w1"), launch)) == []
+    assert drive.done(("stranger", epoch, launch)) == []
+    assert snapshot(drive.scheduler) == before
+
+
+def test_only_those_who_are_asked_can_commit_or_fail_to() -> None:
+    drive = driver(make_spec(), w0=1, w1=1)
+    entry = drive.newest(MAP)
+    drive.done(entry)
+    other = "w1" if entry[0] == "w0" else "w0"
+    before = snapshot(drive.scheduler)
+    assert drive.committed(other, entry[2]) == []
+    assert drive.commit_failed(other, entry[2]) == []
+    assert snapshot(drive.scheduler) == before
+
+
+def test_progress_of_an_old_attempt_does_not_keep_the_new_one_alive() -> None:
+    drive = driver(make_spec(make_step(timeout_seconds=10)), w0=1)
+    old = drive.newest(MAP)
+    drive.fail(old)
+    for _ in range(11):
+        drive.now += 1
+        drive.beat()
+        drive.progress(old)
+    drive.handle(Tick())
+    assert [kill.attempt for kill in drive.told(Kill)] == [2]
+
+
+# --- commits -----------------------------------------------------------------------------------
+
+
+def test_everyone_who_got_frames_takes_part_in_the_commit() -> None:
+    drive = driver(make_spec(make_step(reducer=SCRIPT, partitions=4)), w0=2, w1=2)
+    entry = drive.newest(MAP)
+    drive.done(entry)
+    for worker in ("w0", "w1"):
+        (commit,) = drive.told(Commit, worker)
+        mine = [number for number, owner in enumerate(entry[2].owners) if f"/{worker}/" in owner]
+        assert [count.partition for count in commit.frames] == mine and len(mine) == 2
+    drive.committed("w0", entry[2])
+    assert drive.task(MAP).state is TaskState.COMMITTING
+    drive.committed("w0", entry[2])
+    assert drive.task(MAP).state is TaskState.COMMITTING
+    drive.committed("w1", entry[2])
+    assert drive.task(MAP).state is TaskState.DONE
+
+
+def test_a_failed_commit_of_a_part_file_runs_the_task_again() -> None:
+    drive = driver(make_spec(), w0=1)
+    entry = drive.newest(MAP)
+    drive.done(entry)
+    drive.commit_failed("w0", entry[2])
+    assert [discard.attempt for discard in drive.told(Discard, "w0")] == [1]
+    assert [launch.attempt for launch in drive.told(Launch)] == [2]
+
+
+def test_a_shuffle_that_is_committed_in_part_begins_anew() -> None:
+    """Else the owners that have taken the records would take those of the next attempt too."""
+    drive = driver(make_spec(make_step(reducer=SCRIPT, partitions=2), splits=2), w0=1, w1=1)
+    entry = drive.newest(MAP)
+    drive.done(entry)
+    drive.committed("w0", entry[2])
+    drive.commit_failed("w1", entry[2])
+    assert [end.stage for end in drive.told(EndStage, "w0")] == [0]
+    assert {kill.task for kill in drive.told(Kill)} == {"map-0-00001"}
+    assert {(launch.task, launch.attempt) for launch in drive.told(Launch)} == {(MAP, 2), ("map-0-00001", 2)}
+
+
+def test_commits_that_fail_four_times_fail_the_job() -> None:
+    drive = driver(MAP_REDUCE_JOB, w0=1)
+    for _ in range(4):
+        entry = drive.newest(MAP)
+        drive.done(entry)
+        drive.commit_failed("w0", entry[2])
+    assert drive.ended["job"].reason == f"{MAP} failed 4 times: the disk is full"
+
+
+def test_frames_that_never_arrive_are_given_up() -> None:
+    drive = driver(MAP_REDUCE_JOB, w0=1)
+    drive.done(drive.newest(MAP))
+    drive.now += COMMIT_SECONDS
+    drive.beat()
+    drive.handle(Tick())
+    assert not drive.told(AttemptReport)
+    drive.now += 1
+    drive.handle(Tick())
+    (report,) = drive.told(AttemptReport)
+    assert "did not arrive" in report.failure.reason
+    assert [launch.attempt for launch in drive.told(Launch)] == [2]
+
+
+# --- time --------------------------------------------------------------------------------------
+
+
+def test_an_attempt_without_progress_is_killed_and_charged_with_the_reason() -> None:
+    drive = driver(make_spec(make_step(timeout_seconds=10)), w0=1)
+    entry = drive.newest(MAP)
+    drive.now = 10.0
+    drive.beat()
+    drive.handle(Tick())
+    assert not drive.told(Kill)
+    drive.now = 11.0
+    drive.handle(Tick())
+    (kill,) = drive.told(Kill, "w0")
+    assert (kill.task, kill.attempt) == (MAP, 1)
+    assert drive.scheduler.workers["w0"].free == 0
+    drive.fail(entry, "killed by SIGTERM")
+    (report,) = drive.told(AttemptReport)
+    assert "no progress for 10 seconds" in report.failure.reason
+    drive.fail(drive.newest(MAP), "another")
+    assert drive.told(AttemptReport)[0].failure.reason == "another"
+
+
+def test_a_kill_that_has_no_effect_is_repeated() -> None:
+    drive = driver(make_spec(make_step(timeout_seconds=10)), w0=1)
+    kills = 0
+    for _ in range(23):
+        drive.now += 1
+        drive.beat()
+        drive.handle(Tick())
+        kills += len(drive.told(Kill))
+    assert kills == 2
+
+
+def test_progress_keeps_an_attempt_alive_and_no_timeout_is_for_ever() -> None:
+    drive = driver(make_spec(make_step(timeout_seconds=10)), w0=1)
+    for _ in range(30):
+        drive.now += 1
+        drive.progress(drive.newest(MAP))
+        drive.handle(Tick())
+        assert not drive.told(Kill)
+    drive = driver(make_spec(make_step(timeout_seconds=0)), w0=1)
+    drive.now = 1e6
+    drive.beat()
+    drive.handle(Tick())
+    assert not drive.told(Kill)
+
+
+def test_a_job_without_a_worker_waits_and_then_fails_with_the_reason() -> None:
+    drive = driver(make_spec())
+    drive.handle(Tick())
+    drive.now = WORKER_WAIT
+    drive.handle(Tick())
+    assert [update.waiting for update in drive.told(JobUpdate)] == ["no worker has joined"]
+    assert not drive.ended
+    drive.now = WORKER_WAIT + 1
+    drive.handle(Tick())
+    assert drive.ended["job"].reason == "no worker joined within 60 seconds"
+
+
+def test_the_wait_for_a_worker_begins_anew_after_each_worker() -> None:
+    drive = driver(make_spec())
+    drive.handle(Tick())
+    drive.now = WORKER_WAIT
+    drive.join("w0")
+    drive.handle(WorkerLost("w0"))
+    drive.now += 1
+    drive.handle(Tick())
+    assert not drive.ended
+
+
+def test_a_silent_worker_is_lost() -> None:
+    drive = driver(make_spec(), w0=1)
+    drive.now = WORKER_TIMEOUT
+    drive.handle(Tick())
+    assert "w0" in drive.scheduler.workers
+    drive.now = WORKER_TIMEOUT + 0.1
+    drive.handle(Tick())
+    assert not drive.scheduler.workers
+    assert drive.task(MAP).state is TaskState.READY
+
+
+# --- losses ------------------------------------------------------------------------------------
+
+
+def test_a_lost_worker_is_no_failure_of_its_task() -> None:
+    drive = driver(make_spec(), w0=1)
+    drive.join("w0")
+    task = drive.task(MAP)
+    assert (task.attempt, task.failures, task.losses) == (2, 0, 1)
+    assert drive.told(OpenJob, "w0")
+
+
+def test_a_task_that_three_workers_die_of_fails_the_job() -> None:
+    drive = driver(make_spec())
+    for number in range(3):
+        drive.join(f"w{number}")
+        drive.handle(WorkerLost(f"w{number}"))
+    assert drive.ended["job"].reason == (
+        f"3 workers were lost while they ran {MAP}, the last on host-w2"
+    )
+
+
+def test_a_lost_owner_of_a_partition_begins_the_job_anew_and_counters_count_once() -> None:
+    drive = driver(make_spec(make_step(reducer=SCRIPT, partitions=2), splits=2), w0=1, w1=1)
+    for number in range(2):
+        drive.finish(drive.newest(f"map-0-{number:05d}"))
+    running = drive.newest(REDUCE)
+    assert drive.scheduler.jobs["job"].current == 1
+    drive.handle(WorkerLost("w1"))
+    assert drive.scheduler.jobs["job"].current == 0
+    assert {kill.task for kill in drive.told(Kill, "w0")} <= {running[2].task}
+    assert [end.stage for end in drive.told(EndStage, "w0")] == [0, 1]
+    drive.drain()
+    ended = drive.ended["job"]
+    assert ended.state == "succeeded"
+    assert ended.counters[0]["all"] == {"attempts": 4}
+
+
+def test_a_job_whose_data_is_lost_three_times_fails() -> None:
+    drive = driver(MAP_REDUCE_JOB)
+    for number in range(3):
+        drive.join(f"w{number}")
+        drive.done(drive.newest(MAP))
+        drive.handle(WorkerLost(f"w{number}"))
+    assert drive.ended["job"].reason == "3 workers were lost with the job's data, the last host-w2"
+
+
+def test_a_worker_that_owns_no_partition_may_go_while_its_records_are_committed() -> None:
+    """They are with their owners: running the task again would double them."""
+    drive = driver(make_spec(MAP_REDUCE, splits=2), w0=1, w1=1)
+    entry = next(entry for entry in drive.launches if entry[0] == "w1")
+    drive.done(entry)
+    drive.handle(WorkerLost("w1"))
+    assert not drive.told(Discard)
+    drive.committed("w0", entry[2])
+    assert drive.task(entry[2].task).state is TaskState.DONE
+    drive.drain()
+    assert drive.ended["job"].counters[0]["all"] == {"attempts": 3}
+
+
+def test_a_worker_whose_records_are_all_shuffled_away_may_go() -> None:
+    drive = driver(make_spec(MAP_REDUCE, splits=2), w0=1, w1=1)
+    for number in range(2):
+        drive.finish(drive.newest(f"map-0-{number:05d}"))
+    drive.handle(WorkerLost("w1"))
+    assert drive.scheduler.jobs["job"].current == 1
+    assert not drive.told(EndStage)
+
+
+def test_a_lost_part_file_begins_the_job_anew() -> None:
+    drive = driver(make_spec(MAP_ONLY, make_step(COMMAND), splits=2), w0=1, w1=1)
+    for number in range(2):
+        drive.finish(drive.newest(f"map-0-{number:05d}"))
+    assert drive.scheduler.jobs["job"].current == 1
+    drive.handle(WorkerLost("w0"))
+    assert drive.scheduler.jobs["job"].current == 0
+
+
+# --- jobs --------------------------------------------------------------------------------------
+
+
+def test_a_job_without_splits_ends() -> None:
+    drive = driver(make_spec(MAP_REDUCE, splits=0))
+    assert not drive.ended
+    drive.join("w0")
+    drive.drain()
+    assert drive.ended["job"].state == "succeeded"
+
+
+def test_two_jobs_share_the_slots_fairly() -> None:
+    drive = driver(make_spec(splits=6, job="a"))
+    drive.handle(JobSubmitted(CLIENT, make_spec(splits=6, job="b")))
+    drive.join("w0", 4)
+    assert sorted(launch.job for launch in drive.told(Launch)) == ["a", "a", "b", "b"]
+
+
+def test_a_job_that_comes_later_gets_the_slots_that_become_free() -> None:
+    drive = driver(make_spec(splits=6, job="a"), w0=2)
+    drive.handle(JobSubmitted(CLIENT, make_spec(splits=6, job="b")))
+    drive.done(drive.newest("map-0-00000", "a"))
+    assert [launch.job for launch in drive.told(Launch)] == ["b"]
+
+
+def test_a_job_submitted_twice_is_one_job() -> None:
+    drive = driver(make_spec(), w0=1)
+    before = snapshot(drive.scheduler)
+    assert drive.handle(JobSubmitted(CLIENT, make_spec())) == []
+    assert snapshot(drive.scheduler) == before
+
+
+def test_a_cancelled_job_ends_everywhere_and_frees_its_slots() -> None:
+    drive = driver(make_spec(), w0=1, w1=1)
+    drive.handle(JobCancelled("job", "killed on request"))
+    assert drive.told(EndJob, "w0") and drive.told(EndJob, "w1")
+    assert (drive.ended["job"].state, drive.ended["job"].reason) == ("killed", "killed on request")
+    assert [worker.free for worker in drive.scheduler.workers.values()] == [1, 1]
+
+
+def test_a_reduce_task_runs_where_its_partition_is_and_may_read_all_of_it() -> None:
+    drive = driver(make_spec(make_step(reducer=SCRIPT, partitions=2)), w0=1, w1=1)
+    drive.finish(drive.newest(MAP))
+    reduces = {entry[2].number: entry[0] for entry in drive.launches if entry[2].source == 0}
+    assert reduces == {0: "w0", 1: "w1"}
+    assert not drive.told(EndStage)
+    drive.drain()
+
+
+# --- any life ----------------------------------------------------------------------------------
+
+
+class Lives(RuleBasedStateMachine):
+    """Workers come and go, jobs come, and any attempt that ever was reports anything, at any time.
+
+    The driver checks what must hold after every event.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drive = Driver()
+        self.jobs = 0
+
+    @rule(worker=st.sampled_from(["w0", "w1", "w2"]), slots=st.integers(1, 3))
+    def join(self, worker: str, slots: int) -> None:
+        self.drive.join(worker, slots)
+
+    @rule(worker=st.sampled_from(["w0", "w1", "w2"]))
+    def lose(self, worker: str) -> None:
+        self.drive.handle(WorkerLost(worker))
+
+    @precondition(lambda self: len(self.drive.scheduler.jobs) < 2)
+    @rule(spec=specs())
+    def submit(self, spec: JobSpec) -> None:
+        self.jobs += 1
+        values = {name: getattr(spec, name) for name in spec.__struct_fields__}
+        self.drive.handle(JobSubmitted(CLIENT, JobSpec(**{**values, "job": f"job{self.jobs}"})))
+
+    @precondition(lambda self: self.drive.scheduler.jobs)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        job = data.draw(st.sampled_from(sorted(self.drive.scheduler.jobs)))
+        self.drive.handle(JobCancelled(job, "killed on request"))
+
+    @rule(seconds=st.sampled_from([0.0, 0.1, 1.0, 4.0, 61.0, 700.0]), beat=st.booleans())
+    def tick(self, seconds: float, beat: bool) -> None:
+        self.drive.now += seconds
+        if beat:
+            self.drive.beat()
+        self.drive.handle(Tick())
+
+    @precondition(lambda self: self.drive.launches)
+    @rule(data=st.data(), what=st.sampled_from(["done", "fail", "fatal", "progress"]))
+    def any_attempt_reports(self, data: st.DataObject, what: str) -> None:
+        entry = data.draw(st.sampled_from(self.drive.launches))
+        if data.draw(st.integers(0, 9)) == 0:
+            worker = data.draw(st.sampled_from(["w0", "w1", "w2"]))
+            entry = (worker, self.drive.epoch(worker), entry[2])
+        self._report(entry, what)
+
+    @precondition(lambda self: self.drive.launches)
+    @rule(what=st.sampled_from(["done", "done", "done", "fail", "progress"]), back=st.integers(0, 3))
+    def a_recent_attempt_reports(self, what: str, back: int) -> None:
+        self._report(self.drive.launches[-1 - min(back, len(self.drive.launches) - 1)], what)
+
+    def _report(self, entry: tuple[str, int, Launch], what: str) -> None:
+        drive = self.drive
+        current = drive.is_current(entry[0], drive.done_message(entry))
+        before = snapshot(drive.scheduler)
+        if what == "done":
+            commands = drive.done(entry)
+        elif what == "progress":
+            commands = drive.progress(entry)
+        else:
+            commands = drive.fail(entry, fatal=what == "fatal")
+        self._check_stale(current, before, commands)
+
+    @precondition(lambda self: self.drive.launches)
+    @rule(
+        data=st.data(),
+        worker=st.sampled_from(["w0", "w1", "w2"]),
+        old_epoch=st.integers(0, 9).map(lambda number: number == 0),
+        fails=st.integers(0, 4).map(lambda number: number == 0),
+    )
+    def anyone_answers_a_commit(
+        self, data: st.DataObject, worker: str, old_epoch: bool, fails: bool
+    ) -> None:
+        drive = self.drive
+        entries = drive.launches[-6:] if data.draw(st.booleans()) else drive.launches
+        launch = data.draw(st.sampled_from(entries))[2]
+        epoch = drive.epoch(worker) - (1 if old_epoch else 0)
+        message: Any = Committed(launch.job, launch.task, launch.attempt, epoch)
+        current = drive.is_current(worker, message)
+        before = snapshot(drive.scheduler)
+        answer = drive.commit_failed if fails else drive.committed
+        self._check_stale(current, before, answer(worker, launch, epoch))
+
+    @precondition(lambda self: self.drive.scheduler.jobs)
+    @rule()
+    def all_commits_succeed(self) -> None:
+        for job in list(self.drive.scheduler.jobs.values()):
+            for task in list(job.stage.tasks):
+                if task.state is TaskState.COMMITTING and job.spec.job in self.drive.scheduler.jobs:
+                    self.drive.confirm_all(self.drive.newest(task.name, job.spec.job)[2])
+
+    def _check_stale(self, current: bool, before: Any, commands: list[Any]) -> None:
+        if not current:
+            assert commands == [], "an old report was answered"
+            assert snapshot(self.drive.scheduler) == before, "an old report changed something"
+
+    def teardown(self) -> None:
+        self.drive.drain()
+        assert len(self.drive.ended) == self.jobs
+        self.drive.replay()
+
+
+Lives.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestLives = Lives.TestCase
+TestLives.pytestmark = [pytest.mark.timeout(300)]

@@ -20,11 +20,8 @@ def check(result: Result, code: int, *says: object) -> None:
     assert result.rc == code, result.stderr
     missing = [str(part) for part in says if str(part) not in result.stderr]
     assert not missing, f"{missing} not in:\n{result.stderr}"
-    for inside in ("/zmqmr/", "/mrjob/"):
-        assert f'File "{inside}' not in result.stderr
-        assert not any(
-            inside in line for line in result.stderr.splitlines() if line.lstrip().startswith("File ")
-        ), result.stderr
+    frames = [line for line in result.stderr.splitlines() if line.lstrip().startswith("File ")]
+    assert not any("/zmqmr/" in frame for frame in frames), result.stderr
     assert result.stdout == b""
     assert result.files == {}
 
@@ -77,7 +74,7 @@ def test_an_empty_input_is_no_error(out: Path, tmp_path: Path) -> None:
 PACKED: dict[str, Callable[[bytes], bytes]] = {
     "gz": gzip.compress,
     "bz2": bz2.compress,
-    "zst": zstandard.compress,
+    "zst": zstandard.ZstdCompressor(write_checksum=True).compress,
 }
 
 
@@ -141,7 +138,7 @@ def test_no_space_for_intermediate_data(small_disk: Path, out: Path, tmp_path: P
     lines.write_text("line\n" * 40)
     environ = {"TMPDIR": str(small_disk)}
     result = run_zmqmr("much_output", ["--shuffle"], [lines], out, environ=environ)
-    check(result, FAILED, small_disk, "No space left")
+    check(result, FAILED, small_disk, "no space left")
     assert list(small_disk.iterdir()) == []
 
 
@@ -150,7 +147,7 @@ def test_no_space_for_the_output(small_disk: Path, tmp_path: Path) -> None:
     lines.write_text("line\n" * 40)
     out = small_disk / "out"
     result = run_zmqmr("much_output", [], [lines], out)
-    check(result, FAILED, small_disk, "No space left")
+    check(result, FAILED, small_disk, "no space left")
     assert not out.exists() or list(out.rglob("*")) == []
 
 

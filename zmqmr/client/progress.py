@@ -4,6 +4,7 @@ import logging
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import TextIO
 
@@ -13,6 +14,7 @@ from zmqmr.messages import AttemptReport, JobUpdate, StageProgress
 
 LOG_SECONDS = 10.0  # between two log lines about progress
 WAIT_SECONDS = 2.0  # a shorter wait, as for the first worker, is not worth a word
+SAME_FAILURES = 3  # of attempts that are run again, said one by one; then only with --verbose
 RECORD_CHARACTERS = 500  # of a record in an explanation
 
 
@@ -74,6 +76,7 @@ class Progress:
         self._ended: set[int] = set()
         self._said = ("", "")  # status and waiting reason of the last log line
         self._waits_since = clock()
+        self._failures: Counter[tuple[int, str]] = Counter()  # by step and reason
         self._log_due = clock() + LOG_SECONDS
         self.explained: AttemptReport | None = None
 
@@ -97,8 +100,17 @@ class Progress:
             if self._explain:
                 log.error(explain(report, self._steps))
         else:
-            log.warning(summary(report, self._steps))
+            self._retry(report)
             log.debug(explain(report, self._steps))
+
+    def _retry(self, report: AttemptReport) -> None:
+        """Say that an attempt is run again; a fault of the job makes all of them fail alike."""
+        kind = (report.step, report.failure.reason)
+        self._failures[kind] += 1
+        if self._failures[kind] <= SAME_FAILURES:
+            log.warning(summary(report, self._steps))
+        elif self._failures[kind] == SAME_FAILURES + 1:
+            log.warning("More attempts fail in the same way; --verbose shows each.")
 
     def _update(self, update: JobUpdate) -> None:
         now = self._clock()

@@ -18,7 +18,7 @@ from zmqmr.client.texts import one_line
 from zmqmr.data import outputs
 from zmqmr.errors import UsageError
 from zmqmr.ids import job_id
-from zmqmr.messages import InputFile, JobEnded, JobSpec
+from zmqmr.messages import InputFile, JobEnded, JobSpec, JobUpdate
 from zmqmr.settings import Settings
 
 _LOCK = "exec 9>/tmp/wrapper.lock."  # how a line of mrjob's setup script begins
@@ -238,6 +238,8 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
                 log.info("status page: %s", cluster.status_url)
             try:
                 ended = cluster.run(spec, progress)
+                if ended.state == "succeeded":  # the last stage's end comes with the job's
+                    progress(JobUpdate(spec.job, ended.stages, self._slots(), 1))
             finally:
                 progress.close()
         self._failed_step = progress.explained.step if progress.explained else None

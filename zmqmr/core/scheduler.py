@@ -201,15 +201,15 @@ class Scheduler:
 
     def _held_data(self, job: Job, name: str) -> bool:
         """Whether a worker held shuffled records or part files that the job still needs."""
-        if name in job.stage.owners:
-            return True
-        source = job.stage.plan.source
-        if source is None:
-            return False
-        stage = job.stages[source]
-        if stage.plan.partitions:
-            return name in stage.owners
-        return any(task.worker == name for task in stage.tasks)
+        needed = [job.stage] if job.current + 1 < len(job.stages) else []  # a job's output is kept elsewhere
+        if job.stage.plan.source is not None:
+            needed.append(job.stages[job.stage.plan.source])
+        return any(
+            name in stage.owners
+            if stage.plan.partitions
+            else any(task.worker == name and task.state is TaskState.DONE for task in stage.tasks)
+            for stage in needed
+        )
 
     def _confirm_for(self, job: Job, worker: Worker) -> None:
         """A lost worker that owns no partition has nothing to add to the commits it takes part in."""

@@ -62,7 +62,7 @@ class Shuffle:
         self.room = self._capacity
         self._largest = settings.frame_bytes + settings.max_line_bytes
         as_json = writer is not None and writer_kind(writer) == "json" and self._partition_key is None
-        self._text = as_json  # buffers hold str, which is ASCII
+        self._text = as_json  # buffers hold str, one character a byte: ASCII, unless the job wrote the line
         self._buffers: list[list[Any]] = [[] for _ in range(self._count)]
         self._frames = [0] * self._count
         self._bytes = [0] * self._count
@@ -101,7 +101,7 @@ class Shuffle:
                 line = key + b"\t" + (WITH_TAB + value if tab else WITHOUT_TAB)
             record: Any = line + b"\n"
             if self._text:
-                record = record.decode("ascii")
+                record = record.decode("latin-1")
             self._buffers[crc32(chosen) % self._count].append(record)
             self.room -= len(record)
             if self.room < 0:
@@ -112,7 +112,7 @@ class Shuffle:
         self.room = self._capacity
         for partition, records in enumerate(self._buffers):
             if records:
-                payload = "".join(records).encode("ascii") if self._text else b"".join(records)
+                payload = "".join(records).encode("latin-1") if self._text else b"".join(records)
                 self._attempt.output_records += len(records)
                 records.clear()
                 self._send(partition, payload)
