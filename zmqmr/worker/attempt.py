@@ -226,7 +226,7 @@ def _run_chain(attempt: Attempt) -> tuple[FrameCount, ...]:
     output = Output(attempt)
     first = launch.links[0] if launch.links else None
     if first is None:
-        target = output.target(None)
+        target = output.target(None, None)
         for block in attempt.map_blocks():
             target.add_lines(lines_of(block))
     elif runs_as_command(spec, getattr(spec.steps[first[0]], first[1])):
@@ -234,6 +234,12 @@ def _run_chain(attempt: Attempt) -> tuple[FrameCount, ...]:
     else:
         links.run_links(attempt, output)
     return output.close()
+
+
+def _first_piece(run: Run) -> Piece | None:
+    """What a map task reads first: the job's mapper_init may look at it."""
+    split = run.launch.split
+    return split.pieces[0] if split is not None and split.pieces else None
 
 
 def _redirect(stderr: int) -> None:
@@ -258,7 +264,7 @@ def run_attempt(
     pulse.start()
     try:
         attempt.enter_work_directory(job_work)
-        attempt.set_environment(None)
+        attempt.set_environment(_first_piece(run))
         frames = _run_chain(attempt)
         atexit._run_exitfuncs()
         sys.stdout.flush()

@@ -103,7 +103,7 @@ class _Feeder(threading.Thread):
 
 def run_command(attempt: "Attempt", link: Link, output: "Output") -> None:
     """Run a stage that is one command over the attempt's input."""
-    target = output.target(None)
+    target = output.target(None, None)
     if link[1] == "reducer":
         pipe_through(attempt, link, reduce_records(attempt), target)
     elif attempt.spec.input_mode == "files" and attempt.launch.split:

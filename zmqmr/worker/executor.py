@@ -41,6 +41,7 @@ from zmqmr.net.channel import Receiver, send
 from zmqmr.settings import Settings
 from zmqmr.worker.attempt import run_attempt
 from zmqmr.worker.spawn import adopt_orphans, describe_status, fork
+from zmqmr.worker.taskenv import with_environ
 
 _REPORT = re.compile(rb"reporter:(?:counter:([^,]*),([^,]*),(-?\d{1,18})|status:(.*))$")
 _READ_BYTES = 65536
@@ -285,7 +286,7 @@ class Executor:
 def _load(begin: Begin) -> tuple[Any, Any]:
     """The job's class, and the random generator's state if loading the job seeded it."""
     os.chdir(begin.work)
-    os.environ.update(begin.spec.cmdenv)
+    os.environ.update(with_environ(os.environ, begin.spec.cmdenv))
     paths = [os.path.join(begin.work, name) for name in begin.spec.python_path]
     if paths:
         inherited = os.environ.get("PYTHONPATH")

@@ -12,14 +12,13 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from mrjob.job import MRJob
-
-from zmqmr.core.plan import plan_stages, runs_as_command
+from zmqmr.core.plan import plan_stages
 from zmqmr.data.codecs import block_decoder, line_writer, loads_for
 from zmqmr.messages import Counters
-from zmqmr.worker.sinks import Pairs, Writer, is_marked, lines_of, unmark
+from zmqmr.worker.sinks import Pairs, Writer, lines_of, unmark
+from zmqmr.worker.stock import Kind, is_marked, is_stock
 
 if TYPE_CHECKING:
     from zmqmr.worker.attempt import Attempt
@@ -27,15 +26,6 @@ if TYPE_CHECKING:
 
 _COUNTER = re.compile(rb"reporter:counter:([^,]*),([^,]*),(-?\d+)\n?$")
 _STATUS = re.compile(rb"reporter:status:(.*)\n?$")
-_COMMON = ("execute", "_wrap_protocols", "_read_input", "_get_step", "stdin", "stdout")
-_STOCK = {
-    kind: {name: MRJob.__dict__[name] for name in (*_COMMON, *names)}
-    for kind, names in {
-        "mapper": ("run_mapper", "map_pairs"),
-        "combiner": ("run_combiner", "combine_pairs", "_combine_or_reduce_pairs"),
-        "reducer": ("run_reducer", "reduce_pairs", "_combine_or_reduce_pairs"),
-    }.items()
-}
 _MEMO_SIZE = 10_000  # decoded values remembered
 _MEMO_TYPES = frozenset({str, int, float, bool, type(None)})
 
@@ -125,7 +115,7 @@ class Substep:
         self,
         attempt: "Attempt",
         number: int,
-        kind: Literal["mapper", "combiner", "reducer"],
+        kind: Kind,
         extra: tuple[str, ...] = (),
     ):
         self.attempt, self.number, self.kind = attempt, number, kind
@@ -133,7 +123,7 @@ class Substep:
         sys.argv = [spec.script, f"--step-num={number}", f"--{kind}", *spec.task_args, *extra]
         self.job = attempt.job_class()
         self.job._stderr = io.BufferedWriter(_Reports(attempt, attempt.counters.setdefault(str(number), {})))
-        self.stock = all(getattr(type(self.job), name) is getattr(MRJob, name) for name in _STOCK[kind])
+        self.stock = is_stock(type(self.job), kind)
 
     @property
     def step(self) -> Any:
@@ -259,7 +249,7 @@ def run_links(attempt: "Attempt", output: "Output") -> None:
 
 def _run_chain(substeps: list[Substep], output: "Output", run: Callable[[Substep, Target], None]) -> None:
     """Put the links after the first between it and the output, run the first, finish the others in turn."""
-    target, later = _chain(substeps, output.target(substeps[-1].write))
+    target, later = _chain(substeps, output.target(substeps[-1].write, substeps[-1].job))
     for link in reversed(later):
         link.start()
     run(substeps[0], target)
@@ -325,18 +315,13 @@ def reduce_records(attempt: "Attempt") -> Iterator[bytes]:
 
 
 def _is_marked(attempt: "Attempt", substep: Substep | None) -> bool:
-    """Whether the records of the reduce task's partition are marked. Any instance of the job can tell
-    the protocol of its step; one is made if there is none."""
-    spec = attempt.spec
-    assert attempt.launch.source is not None
-    chain = plan_stages(spec)[attempt.launch.source].links
-    if not chain:
-        return True
-    number, kind = chain[-1]
-    if runs_as_command(spec, getattr(spec.steps[number], kind)):
-        return True
-    job = substep.job if substep is not None else Substep(attempt, number, kind).job
-    return is_marked(job.pick_protocols(number, kind)[1])
+    """Whether the records of the reduce task's partition are marked."""
+    spec, source = attempt.spec, attempt.launch.source
+    assert source is not None
+    stage = plan_stages(spec)[source]
+    if substep is None and attempt.job_class is not None and stage.links:
+        substep = Substep(attempt, *stage.links[-1])
+    return is_marked(spec, attempt.job_class, stage, substep.job if substep is not None else None)
 
 
 def _records(attempt: "Attempt", marked: bool) -> Iterator[bytes]:

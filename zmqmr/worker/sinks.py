@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import IO, TYPE_CHECKING, Any
 from zlib import crc32
 
-from zmqmr.data.codecs import always_has_tab, json_dumps, line_writer, writer_kind
+from zmqmr.data.codecs import json_dumps, line_writer, writer_kind
 from zmqmr.errors import ProtocolError
 from zmqmr.messages import FrameCount, Partitioner
 from zmqmr.net.frames import pack
@@ -27,11 +27,6 @@ WITHOUT_TAB = b"\x00"
 WITH_TAB = b"\x01"
 
 
-def is_marked(writer: Writer | None) -> bool:
-    """Whether a shuffle's records are marked: unless their writer always puts a TAB. `None`: a command."""
-    return writer is None or not always_has_tab(writer)
-
-
 def unmark(line: bytes) -> bytes:
     """The record that was marked."""
     key, _, rest = line.partition(b"\t")
@@ -49,13 +44,14 @@ def lines_of(block: bytes) -> list[bytes]:
 class Shuffle:
     """Sends records to their partitions' owners, in frames."""
 
-    def __init__(self, attempt: "Attempt", writer: Writer | None):
-        """`writer` encodes what the stage yields; None when lines come from a command."""
+    def __init__(self, attempt: "Attempt", writer: Writer | None, marked: bool):
+        """`writer` encodes what the stage yields; None when lines come from a command. `marked`: records
+        may lack a TAB, so each says whether it had one."""
         launch, settings = attempt.launch, attempt.settings
         self._attempt = attempt
         self._count = launch.partitions
         self._write = line_writer(writer) if writer is not None else None
-        self._marked = is_marked(writer)
+        self._marked = marked
         step = attempt.spec.steps[launch.links[-1][0]] if launch.links else attempt.spec.steps[0]
         self._partition_key = _partition_key(step.partitioner)
         self._capacity = min(_BUFFERED_BYTES, self._count * settings.frame_bytes)
@@ -245,8 +241,10 @@ def _partition_key(partitioner: Partitioner) -> Callable[[bytes], bytes] | None:
         return None
     separator = partitioner.separator.encode()
     first, last = partitioner.first - 1, partitioner.last or None
+    whole = separator == b"\t"  # then the key may have several of the line's fields
 
     def fields(line: bytes) -> bytes:
-        return separator.join(line.split(separator)[first:last])
+        key = line if whole else line.partition(b"\t")[0]
+        return separator.join(key.split(separator)[first:last])
 
     return fields

@@ -12,6 +12,7 @@ from typing import Any
 
 from zmqmr.messages import Begin, JobSpec, encode
 from zmqmr.net.channel import Receiver, channel_pair, send
+from zmqmr.worker.taskenv import with_environ
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -84,7 +85,7 @@ class ExecutorProcess:
         command = [sys.executable, "-m", "zmqmr.worker.executor", str(theirs.fileno())]
         if spec.setup_script:
             command = [*spec.sh, spec.setup_script, *command]
-        environment = {**os.environ, **spec.cmdenv}
+        environment = with_environ(os.environ, spec.cmdenv)
         with open(os.path.join(os.path.dirname(work), "executor.stderr"), "wb") as stderr:
             process = subprocess.Popen(
                 command,
