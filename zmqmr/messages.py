@@ -217,6 +217,24 @@ class OpenFailed(Message, frozen=True):
     failure: Failure
 
 
+class AttemptId(Struct, frozen=True, array_like=True):
+    """One attempt of one task of one job."""
+
+    job: Name
+    task: Name
+    attempt: AttemptNumber
+
+
+class Inventory(Message, frozen=True):
+    """All that an agent holds, told to a coordinator that has started again."""
+
+    epoch: int
+    jobs: tuple[Name, ...]
+    running: tuple[AttemptId, ...]
+    done: tuple[AttemptDone, ...]  # not committed yet
+    committed: tuple[AttemptId, ...]
+
+
 FromAgent = (
     Register
     | Heartbeat
@@ -226,6 +244,7 @@ FromAgent = (
     | Committed
     | CommitFailed
     | OpenFailed
+    | Inventory
 )
 
 
@@ -234,6 +253,18 @@ FromAgent = (
 
 class Welcome(Message, frozen=True):
     """The coordinator accepted a Register."""
+
+    epoch: int
+
+
+class Beat(Message, frozen=True):
+    """The answer to a Heartbeat. An agent that gets none for the lease ends: it may have been given up."""
+
+    epoch: int
+
+
+class Resync(Message, frozen=True):
+    """The coordinator has started again and knows the worker from its journal: answer with an Inventory."""
 
     epoch: int
 
@@ -308,7 +339,20 @@ class Shutdown(Message, frozen=True):
     """End this agent after cleaning up."""
 
 
-ToAgent = Welcome | Refused | OpenJob | Launch | Kill | Commit | Discard | EndStage | EndJob | Shutdown
+ToAgent = (
+    Welcome
+    | Beat
+    | Resync
+    | Refused
+    | OpenJob
+    | Launch
+    | Kill
+    | Commit
+    | Discard
+    | EndStage
+    | EndJob
+    | Shutdown
+)
 
 
 # --- client and coordinator ------------------------------------------------------------------
@@ -326,13 +370,14 @@ class Cancel(Message, frozen=True):
     job: Name
 
 
-class Ping(Message, frozen=True):
-    """The client is still there."""
+class Attach(Message, frozen=True):
+    """The client is there and follows the job; sent again and again, so that a coordinator that has
+    started again knows where to send. Answered with a JobUpdate, JobEnded or JobUnknown."""
 
     job: Name
 
 
-FromClient = Submit | Cancel | Ping
+FromClient = Submit | Cancel | Attach
 
 
 class StageProgress(Struct, frozen=True):
@@ -380,7 +425,13 @@ class JobEnded(Message, frozen=True):
     stages: tuple[StageProgress, ...] = ()
 
 
-ToClient = Refused | JobUpdate | AttemptReport | JobEnded
+class JobUnknown(Message, frozen=True):
+    """The coordinator does not know the job: its Submit was lost, or it ended long ago."""
+
+    job: Name
+
+
+ToClient = Refused | JobUpdate | AttemptReport | JobEnded | JobUnknown
 
 
 # --- executor and attempt, over a socket pair and a pipe --------------------------------------

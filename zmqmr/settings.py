@@ -47,7 +47,15 @@ class Settings:
 
     @property
     def worker_timeout_seconds(self) -> float:
+        """Silence after which the coordinator gives a worker up."""
         return self.heartbeat_seconds * self.heartbeats_missed
+
+    @property
+    def lease_seconds(self) -> float:
+        """Silence of the coordinator after which an agent ends its attempts: long enough for it to be
+        started again. A worker that was given up is refused when it is heard again, so nothing it does
+        in between counts."""
+        return max(30.0, 2 * self.worker_timeout_seconds)
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] = os.environ) -> "Settings":

@@ -20,8 +20,11 @@ def _coordinator(arguments: dict[str, Any]) -> None:
     state = State()
     page = StatusServer(state.snapshot, settings.status_port) if settings.status_port else None
     status_line = arguments.pop("status_line")
-    os.write(status_line, page.start().encode() if page is not None else b"")
-    os.close(status_line)
+    if status_line is not None:
+        os.write(status_line, page.start().encode() if page is not None else b"")
+        os.close(status_line)
+    elif page is not None:
+        page.start()
     run_coordinator(Coordinator(**arguments, note=state.note))
     if page is not None:
         page.stop()

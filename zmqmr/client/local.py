@@ -5,6 +5,7 @@ clean up and end. They are forked, which takes milliseconds, while this process 
 with more threads may hold locks that a fork would keep locked for ever, so there they are executed.
 """
 
+import logging
 import os
 import shutil
 import signal
@@ -20,10 +21,12 @@ import zmq
 from zmqmr import __version__
 from zmqmr.errors import CoordinatorUnreachable
 from zmqmr.messages import (
+    Attach,
     AttemptReport,
     Cancel,
     JobEnded,
     JobSpec,
+    JobUnknown,
     JobUpdate,
     Refused,
     Submit,
@@ -33,7 +36,11 @@ from zmqmr.messages import (
 )
 from zmqmr.settings import Settings
 
+log = logging.getLogger("mrjob.zeromq")
+
 _SOCKET_PATH_BYTES = 90  # a longer path to a directory leaves no room for a socket's name
+_QUIET_MILLISECONDS = 500  # without a message; then look whether the children live
+_RESTARTS = 5  # of a child, for one client
 _END_SECONDS = 10.0  # children that have not ended by then are killed
 
 
@@ -48,7 +55,9 @@ class LocalCluster:
         self.status_url = ""
         self._parent_directory = directory
         self._children: dict[int, str] = {}  # pid -> what it is
-        self._lifeline = -1
+        self._restarts: dict[str, int] = {}
+        self._lives = 0  # of agents
+        self._lifeline = self._lifeline_end = -1  # the pipe that children watch, and its other end
 
     def __enter__(self) -> "LocalCluster":
         base = self._parent_directory
@@ -59,59 +68,60 @@ class LocalCluster:
         )
         self._data = tempfile.mkdtemp(prefix="zmqmr-data-", dir=self._parent_directory)
         self._endpoint = f"ipc://{self._sockets}/coordinator"
-        reading, self._lifeline = os.pipe()
+        self._lifeline, self._lifeline_end = os.pipe()
         try:
-            self._start(reading)
+            self._start()
         except BaseException:
             self.__exit__()
             raise
-        finally:
-            os.close(reading)
         return self
 
-    def _start(self, lifeline: int) -> None:
+    def _start(self) -> None:
         status, status_end = os.pipe()
-        coordinator = {
-            "endpoint": self._endpoint,
-            "settings": self.settings,
-            "lifeline": lifeline,
-            "status_line": status_end,
-        }
-        agent = {
-            "name": "local",
-            "coordinator": self._endpoint,
-            "shuffle": f"ipc://{self._sockets}/shuffle",
-            "directory": self._data,
-            "slots": self.slots,
-            "settings": self.settings,
-            "lifeline": lifeline,
-            "client": os.getpid(),
-            "leftovers": [self._sockets, self._parent_directory],
-        }
         launch = self._fork if _has_one_thread() else self._execute
-        launch("coordinator", coordinator, [self._lifeline, status])
-        launch("agent", agent, [self._lifeline, status, status_end])
+        launch("coordinator", {"status_line": status_end}, [self._lifeline_end, status])
+        launch("agent", {}, [self._lifeline_end, status, status_end])
         os.close(status_end)
         with os.fdopen(status, "rb") as file:
             self.status_url = file.read(1000).decode()
 
-    def _fork(self, what: str, arguments: dict[str, Any], close: list[int]) -> None:
+    def _arguments(self, what: str) -> dict[str, Any]:
+        """What a child's main function is called with."""
+        common = {"settings": self.settings, "lifeline": self._lifeline}
+        if what == "coordinator":
+            journal = os.path.join(self._data, "journal")
+            return {**common, "endpoint": self._endpoint, "journal": journal, "status_line": None}
+        self._lives += 1
+        return {
+            **common,
+            "name": "local",
+            "coordinator": self._endpoint,
+            "shuffle": f"ipc://{self._sockets}/shuffle-{self._lives}",
+            "directory": os.path.join(self._data, f"agent-{self._lives}"),
+            "slots": self.slots,
+            "client": os.getpid(),
+            "leftovers": [self._sockets, self._parent_directory],
+        }
+
+    def _fork(self, what: str, more: dict[str, Any], close: list[int]) -> None:
         from zmqmr.client.children import MAINS
         from zmqmr.worker.spawn import fork
 
+        arguments = self._arguments(what) | more
         self._children[fork(lambda: MAINS[what](arguments), close, outlives=True)] = what
 
-    def _execute(self, what: str, arguments: dict[str, Any], close: list[int]) -> None:
+    def _execute(self, what: str, more: dict[str, Any], close: list[int]) -> None:
         from zmqmr.client.children import to_argument
 
-        inherited = [value for key, value in arguments.items() if key in ("lifeline", "status_line")]
+        arguments = self._arguments(what) | more
+        inherited = [arguments[key] for key in ("lifeline", "status_line") if arguments.get(key) is not None]
         process = subprocess.Popen(
             [sys.executable, "-m", "zmqmr.client.children", what, to_argument(arguments)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             pass_fds=inherited,
         )
-        process.returncode = 0  # reaped in __exit__, not by subprocess
+        process.returncode = 0  # reaped here, not by subprocess
         self._children[process.pid] = what
 
     # --- one job -----------------------------------------------------------------------------
@@ -119,7 +129,8 @@ class LocalCluster:
     def run(self, spec: JobSpec, on_message: Callable[[JobUpdate | AttemptReport], None]) -> JobEnded:
         """Submit a job and wait for its end. KeyboardInterrupt kills the job first.
 
-        CoordinatorUnreachable when the coordinator or the agent has ended.
+        A coordinator or agent that ends is started again: the journal and the other workers carry the job
+        on. CoordinatorUnreachable when that happens too often.
         """
         from zmqmr.net.sockets import context, control_client
 
@@ -128,43 +139,58 @@ class LocalCluster:
         try:
             socket.send(encode(Submit(spec, __version__)))
             try:
-                return self._follow(socket, on_message)
+                return self._follow(socket, spec, on_message)
             except KeyboardInterrupt:
                 socket.send(encode(Cancel(spec.job)))
-                self._follow(socket, lambda message: None)
+                self._follow(socket, spec, lambda message: None)
                 raise
         finally:
             socket.close()
             zmq_context.term()
 
-    def _follow(self, socket: Any, on_message: Callable[[JobUpdate | AttemptReport], None]) -> JobEnded:
+    def _follow(
+        self, socket: Any, spec: JobSpec, on_message: Callable[[JobUpdate | AttemptReport], None]
+    ) -> JobEnded:
         poller = zmq.Poller()
         poller.register(socket, zmq.POLLIN)
         while True:
-            if not poller.poll(500):
+            if not poller.poll(_QUIET_MILLISECONDS):
                 self._check_children()
+                socket.send(encode(Attach(spec.job)))
                 continue
             message = decode(socket.recv(), ToClient)
             if isinstance(message, JobEnded):
                 return message
             if isinstance(message, Refused):
                 raise CoordinatorUnreachable(f"the coordinator refused the job: {message.reason}")
-            on_message(message)
+            if isinstance(message, JobUnknown):
+                socket.send(encode(Submit(spec, __version__)))  # it was killed before it read the first
+            else:
+                on_message(message)
 
     def _check_children(self) -> None:
-        """CoordinatorUnreachable when a child has ended, which it never does by itself."""
+        """Start a child that has ended again; CoordinatorUnreachable when it ends too often."""
         for pid, what in list(self._children.items()):
             ended, status = os.waitpid(pid, os.WNOHANG)
-            if ended:
-                del self._children[pid]
-                code = os.waitstatus_to_exitcode(status)
-                how = f"signal {-code}" if code < 0 else f"exit code {code}"
-                raise CoordinatorUnreachable(f"the {what} process ended ({how}); run the job again")
+            if not ended:
+                continue
+            del self._children[pid]
+            code = os.waitstatus_to_exitcode(status)
+            how = f"signal {-code}" if code < 0 else f"exit code {code}"
+            self._restarts[what] = self._restarts.get(what, 0) + 1
+            if self._restarts[what] > _RESTARTS:
+                times = self._restarts[what]
+                raise CoordinatorUnreachable(
+                    f"the {what} process ended {times} times, last with {how}; run the job again"
+                )
+            log.warning("the %s process ended (%s) and is started again", what, how)
+            self._execute(what, {}, [])
 
     def __exit__(self, *_: object) -> None:
         """Close the pipe, wait for the children, remove what is left."""
         if self._lifeline >= 0:
             os.close(self._lifeline)
+            os.close(self._lifeline_end)
             self._lifeline = -1
         deadline = time.monotonic() + _END_SECONDS
         while self._children:

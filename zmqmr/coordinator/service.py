@@ -2,15 +2,17 @@
 
 import signal
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import zmq
 
 from zmqmr import __version__
+from zmqmr.coordinator.journal import Journal
 from zmqmr.core.scheduler import (
+    ClientAttached,
     Command,
+    CoordinatorRestarted,
     Event,
     Inform,
     JobCancelled,
@@ -25,18 +27,22 @@ from zmqmr.core.scheduler import (
 from zmqmr.errors import ProtocolError
 from zmqmr.messages import (
     PROTOCOL,
+    Attach,
+    AttemptProgress,
+    Beat,
     Cancel,
     FromAgent,
     FromClient,
-    Ping,
+    Heartbeat,
     Refused,
     Register,
+    Resync,
     Submit,
     Welcome,
     decode,
     encode,
 )
-from zmqmr.net.sockets import context, control_server
+from zmqmr.net.sockets import context, control_server, worker_identity
 from zmqmr.settings import Settings
 
 TICK_SECONDS = 0.1
@@ -46,21 +52,31 @@ FRAMES_A_TURN = 256
 class Coordinator:
     """One coordinator process. Peers that send what is not a message are ignored."""
 
-    def __init__(self, endpoint: str, settings: Settings, lifeline: int | None, note: Callable[[Any], None]):
-        """`lifeline`: a descriptor that closes when the coordinator must end. `note`: is told whatever
-        clients are told."""
+    def __init__(
+        self,
+        endpoint: str,
+        settings: Settings,
+        lifeline: int | None,
+        journal: str,
+        note: Callable[[Any], None],
+    ):
+        """`lifeline`: a descriptor that closes when the coordinator must end. `journal`: its path; what it
+        holds is taken up again. `note`: is told whatever clients are told."""
         self.settings = settings
+        self.running = True
         self._scheduler = Scheduler(
             settings.worker_timeout_seconds, settings.worker_wait_seconds, settings.max_counters
         )
         self._context = context()
+        self._journal = Journal(journal)
+        self._unwritten: list[tuple[float, Event]] = []
+        self._commands: list[Command] = []
+        self._note = note
+        self._later = 0.0  # what the clock must be moved on so that it never goes back, after a reboot
+        self._tick_at = 0.0
+        self._replay()
         self._socket = control_server(self._context, endpoint)
         self._lifeline = lifeline
-        self._peers: dict[str, bytes] = {}  # worker -> identity of its current epoch
-        self._workers: dict[bytes, str] = {}  # and back
-        self.running = True
-        self._tick_at = 0.0
-        self._note = note
 
     def run(self) -> None:
         """Serve until the lifeline closes or TERM comes."""
@@ -74,10 +90,48 @@ class Coordinator:
                 ready = dict(poller.poll(int(timeout * 1000) + 1))
                 self._take_frames()
                 self._tick()
+                self._carry_out_all()
                 self.running = self.running and self._lifeline not in ready
         finally:
             self._socket.close(linger=100)
             self._context.term()
+            self._journal.close()
+
+    # --- the journal -------------------------------------------------------------------------
+
+    def _now(self) -> float:
+        return time.monotonic() + self._later
+
+    def _replay(self) -> None:
+        """Take up what the journal holds: the same events give the same state. Their commands are not
+        sent again; the workers say what they hold."""
+        count, last = 0, 0.0
+        for last, event in self._journal.replay():
+            self._scheduler.handle(event, last)
+            count += 1
+        if count:
+            self._journal.cut(count)
+            self._later = max(0.0, last - time.monotonic())
+            self._handle(CoordinatorRestarted())
+
+    def _handle(self, event: Event) -> None:
+        """Decide about an event. Its commands wait until it is in the journal."""
+        now = self._now()
+        self._commands += self._scheduler.handle(event, now)
+        if not _is_news_only(event):
+            self._unwritten.append((now, event))
+
+    def _carry_out_all(self) -> None:
+        """First the journal, then the commands; a send that fails is one more event."""
+        while self._unwritten or self._commands:
+            if self._unwritten:
+                self._journal.append(self._unwritten)
+                self._unwritten = []
+            commands, self._commands = self._commands, []
+            for command in commands:
+                self._carry_out(command)
+
+    # --- what comes in -----------------------------------------------------------------------
 
     def _take_frames(self) -> None:
         for _ in range(FRAMES_A_TURN):
@@ -99,25 +153,20 @@ class Coordinator:
             self._submit(peer, message)
         elif isinstance(message, Cancel):
             self._handle(JobCancelled(message.job, "killed on request"))
-        elif isinstance(message, Ping):
-            pass
-        elif peer in self._workers:
-            self._handle(Reported(self._workers[peer], message))
+        elif isinstance(message, Attach):
+            self._handle(ClientAttached(peer, message.job))
+        else:
+            self._report(peer, message)
 
     def _register(self, peer: bytes, message: Register) -> None:
         if message.protocol != PROTOCOL:
             theirs = f"{message.worker} on {message.host} has zmqmr {message.version}"
             self._send(peer, Refused(f"{theirs}, the coordinator {__version__}"))
-            return
-        old = self._peers.get(message.worker)
-        if old is not None:
-            self._workers.pop(old, None)
-        self._peers[message.worker] = peer
-        self._workers[peer] = message.worker
-        self._send(peer, Welcome(message.epoch))
-        self._handle(
-            WorkerJoined(message.worker, message.epoch, message.host, message.slots, message.shuffle)
-        )
+        elif peer == worker_identity(message.worker, message.epoch):
+            self._send(peer, Welcome(message.epoch))
+            self._handle(
+                WorkerJoined(message.worker, message.epoch, message.host, message.slots, message.shuffle)
+            )
 
     def _submit(self, peer: bytes, message: Submit) -> None:
         if message.protocol != PROTOCOL:
@@ -127,29 +176,36 @@ class Coordinator:
         else:
             self._handle(JobSubmitted(peer, message.spec))
 
+    def _report(self, peer: bytes, message: Any) -> None:
+        """A worker's report. One that is not known, or no longer, must begin anew as another epoch."""
+        name = peer.partition(b":")[0].decode("ascii", "replace")
+        worker = self._scheduler.workers.get(name)
+        if worker is None or peer != worker_identity(name, worker.epoch):
+            self._send(peer, Refused("the coordinator has given this worker up, or never knew it"))
+            return
+        self._handle(Reported(name, message))
+        if isinstance(message, Heartbeat):
+            self._send(peer, Resync(worker.epoch) if worker.resuming else Beat(worker.epoch))
+
     def _tick(self) -> None:
-        now = time.monotonic()
-        if now >= self._tick_at:
-            self._tick_at = now + TICK_SECONDS
+        if time.monotonic() >= self._tick_at:
+            self._tick_at = time.monotonic() + TICK_SECONDS
+            for event in self._scheduler.due(self._now()):
+                self._handle(event)
             self._handle(Tick())
 
-    def _handle(self, event: Event) -> None:
-        events: deque[Event] = deque([event])
-        while events:
-            for command in self._scheduler.handle(events.popleft(), time.monotonic()):
-                if lost := self._carry_out(command):
-                    events.append(lost)  # after the other commands: they keep their order
+    # --- what goes out -----------------------------------------------------------------------
 
-    def _carry_out(self, command: Command) -> WorkerLost | None:
-        """The loss of the worker, when a command for it cannot be sent."""
+    def _carry_out(self, command: Command) -> None:
         if isinstance(command, Tell):
-            peer = self._peers.get(command.worker)
-            if peer is not None and not self._send(peer, command.message):
-                return WorkerLost(command.worker)
+            worker = self._scheduler.workers.get(command.worker)
+            if worker is None or worker.resuming:
+                return  # its inventory will bring it up to date
+            if not self._send(worker_identity(worker.name, worker.epoch), command.message):
+                self._handle(WorkerLost(command.worker))
         elif isinstance(command, Inform):
             self._note(command.message)
             self._send(command.client, command.message)
-        return None
 
     def _send(self, peer: bytes, message: Any) -> bool:
         """False when the peer is gone or does not read."""
@@ -160,6 +216,13 @@ class Coordinator:
                 raise
             return False
         return True
+
+
+def _is_news_only(event: Event) -> bool:
+    """Whether an event only refreshes what a restart refreshes anyway; it is not journalled."""
+    return isinstance(event, Tick) or (
+        isinstance(event, Reported) and isinstance(event.message, Heartbeat | AttemptProgress)
+    )
 
 
 _FromAnyone = FromAgent | FromClient

@@ -4,7 +4,8 @@ State changes in `Scheduler.handle` only. A report is believed when it comes fro
 epoch and names the task's current attempt; any other changes nothing.
 """
 
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from zmqmr.core.state import Job, Stage, Task, TaskState, Worker
 from zmqmr.messages import (
     AttemptDone,
     AttemptFailed,
+    AttemptId,
     AttemptProgress,
     AttemptReport,
     Commit,
@@ -23,8 +25,10 @@ from zmqmr.messages import (
     Failure,
     FrameCount,
     Heartbeat,
+    Inventory,
     JobEnded,
     JobSpec,
+    JobUnknown,
     JobUpdate,
     Kill,
     Launch,
@@ -33,6 +37,7 @@ from zmqmr.messages import (
 )
 
 LOST_WHILE_EXECUTING = 3  # a task, or the data of a job, may lose this many workers
+ENDED_JOBS = 100  # remembered
 UPDATE_SECONDS = 0.2  # between two JobUpdates
 COMMIT_SECONDS = 60.0  # from an attempt's end until its records must have arrived
 
@@ -63,7 +68,16 @@ class Reported:
     """A message from a registered worker."""
 
     worker: str
-    message: Heartbeat | AttemptProgress | AttemptDone | AttemptFailed | Committed | CommitFailed | OpenFailed
+    message: (
+        Heartbeat
+        | AttemptProgress
+        | AttemptDone
+        | AttemptFailed
+        | Committed
+        | CommitFailed
+        | OpenFailed
+        | Inventory
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +93,62 @@ class JobCancelled:
 
 
 @dataclass(frozen=True, slots=True)
+class ClientAttached:
+    """A client follows a job, maybe after the coordinator or itself has started again."""
+
+    client: bytes
+    job: str
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorRestarted:
+    """The events before this one come from the journal. What was sent since the last of them may be
+    lost: each worker is asked for its inventory, and gets nothing to do until it has answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptSilent:
+    """An attempt has shown no progress for its step's timeout."""
+
+    job: str
+    task: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class CommitOverdue:
+    """An attempt's records have not arrived complete."""
+
+    job: str
+    task: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkersMissing:
+    """A job has waited too long for a worker."""
+
+    job: str
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
-    """Time has passed."""
+    """Time has passed. Everything that is due is its own event, from `Scheduler.due`."""
 
 
-Event = WorkerJoined | WorkerLost | Reported | JobSubmitted | JobCancelled | Tick
+Event = (
+    WorkerJoined
+    | WorkerLost
+    | Reported
+    | JobSubmitted
+    | JobCancelled
+    | ClientAttached
+    | CoordinatorRestarted
+    | AttemptSilent
+    | CommitOverdue
+    | WorkersMissing
+    | Tick
+)
 
 
 # --- commands --------------------------------------------------------------------------------
@@ -120,6 +185,7 @@ class Scheduler:
         self.max_counters = max_counters
         self.workers: dict[str, Worker] = {}
         self.jobs: dict[str, Job] = {}
+        self.ended: OrderedDict[str, JobEnded] = OrderedDict()  # the newest, for clients that ask late
         self._commands: list[Command] = []
         self._now = 0.0
         self._events: dict[type, Callable[[Any], None]] = {
@@ -128,6 +194,11 @@ class Scheduler:
             Reported: self._reported,
             JobSubmitted: self._job_submitted,
             JobCancelled: self._job_cancelled,
+            ClientAttached: self._client_attached,
+            CoordinatorRestarted: self._coordinator_restarted,
+            AttemptSilent: self._attempt_silent,
+            CommitOverdue: self._commit_overdue,
+            WorkersMissing: self._workers_missing,
             Tick: self._tick,
         }
         self._reports: dict[type, Callable[[Worker, Job, Any], None]] = {
@@ -183,7 +254,7 @@ class Scheduler:
                     self._confirm_for(job, worker)
 
     def _requeue_attempts_of(self, job: Job, worker: Worker) -> None:
-        for task in job.stage.tasks:
+        for task in list(job.stage.active.values()):
             if task.worker != worker.name or task.state not in (TaskState.RUNNING, TaskState.COMMITTING):
                 continue
             if task.state is TaskState.COMMITTING and job.stage.plan.partitions:
@@ -213,7 +284,7 @@ class Scheduler:
 
     def _confirm_for(self, job: Job, worker: Worker) -> None:
         """A lost worker that owns no partition has nothing to add to the commits it takes part in."""
-        for task in list(job.stage.tasks):
+        for task in list(job.stage.active.values()):
             if task.state is TaskState.COMMITTING and worker.name in task.awaited:
                 self._confirm(worker, job, task)
 
@@ -229,7 +300,7 @@ class Scheduler:
 
     def _restart(self, job: Job) -> None:
         """The job starts anew with the workers there are; attempt numbers and failures go on."""
-        for task in job.stage.tasks:
+        for task in job.stage.active.values():
             if task.state is TaskState.RUNNING and task.worker in self.workers:
                 self._tell(task.worker, Kill(job.spec.job, task.name, task.attempt))
                 self.workers[task.worker].free += 1
@@ -242,7 +313,8 @@ class Scheduler:
 
     def _job_submitted(self, event: JobSubmitted) -> None:
         name = event.spec.job
-        if name in self.jobs:
+        if name in self.jobs or name in self.ended:
+            self._client_attached(ClientAttached(event.client, name))
             return  # a client that asks twice wants one job
         job = self.jobs[name] = Job(event.spec, event.client)
         for worker in self.workers:
@@ -255,20 +327,17 @@ class Scheduler:
     def _end(self, job: Job, state: Any, reason: str) -> None:
         for worker in self.workers:
             self._tell(worker, EndJob(job.spec.job))
-        for task in job.stage.tasks:
+        for task in job.stage.active.values():
             if task.state is TaskState.RUNNING and task.worker in self.workers:
                 self.workers[task.worker].free += 1
         del self.jobs[job.spec.job]
-        self._inform(
-            job,
-            JobEnded(
-                job.spec.job,
-                state,
-                counters=tuple(job.counters),
-                reason=reason,
-                stages=job.progress(),
-            ),
+        ended = JobEnded(
+            job.spec.job, state, counters=tuple(job.counters), reason=reason, stages=job.progress()
         )
+        self.ended[job.spec.job] = ended
+        while len(self.ended) > ENDED_JOBS:
+            self.ended.popitem(last=False)
+        self._inform(job, ended)
 
     def _stage_finished(self, job: Job) -> None:
         stage = job.stage
@@ -290,6 +359,9 @@ class Scheduler:
             return
         worker.heard = self._now
         if isinstance(event.message, Heartbeat):
+            return
+        if isinstance(event.message, Inventory):
+            self._reconcile(worker, event.message)
             return
         job = self.jobs.get(event.message.job)
         if job is not None:
@@ -374,6 +446,7 @@ class Scheduler:
         task.state = TaskState.DONE
         task.story.append(f"{self._now:.3f} attempt {task.attempt}: committed")
         stage.done += 1
+        del stage.active[task.name]
         stage.records += task.done.records
         stage.bytes += task.done.bytes
         job.count(task.done.counters)
@@ -455,52 +528,135 @@ class Scheduler:
         task.state, task.worker, task.done, task.kill_failure = TaskState.READY, None, None, None
         task.records = task.bytes = 0
         task.awaited.clear()
+        stage.active.pop(task.name, None)
         stage.ready.append(task)
         job.changed = True
 
     # --- time --------------------------------------------------------------------------------
 
+    def due(self, now: float) -> list[Event]:
+        """What time alone has brought about; changes nothing. The shell handles, and journals, each."""
+        events: list[Event] = [
+            WorkerLost(worker.name)
+            for worker in self.workers.values()
+            if now - worker.heard > self.worker_timeout_seconds
+        ]
+        for job in self.jobs.values():
+            since = job.waiting_since
+            if not self.workers and since is not None and now - since > self.worker_wait_seconds:
+                events.append(WorkersMissing(job.spec.job))
+            events += self._overdue(job, now)
+        return events
+
+    def _overdue(self, job: Job, now: float) -> Iterator[Event]:
+        timeout = job.spec.steps[job.stage.plan.step].timeout_seconds
+        for task in job.stage.active.values():
+            silent = now - task.progressed
+            if task.state is TaskState.RUNNING and timeout and silent > timeout:
+                yield AttemptSilent(job.spec.job, task.name, task.attempt)
+            elif task.state is TaskState.COMMITTING and silent > COMMIT_SECONDS:
+                yield CommitOverdue(job.spec.job, task.name, task.attempt)
+
     def _tick(self, event: Tick) -> None:
-        for worker in list(self.workers.values()):
-            if self._now - worker.heard > self.worker_timeout_seconds:
-                self._worker_lost(worker.name)
-        for job in list(self.jobs.values()):
-            self._check_waiting(job)
-            if job.spec.job in self.jobs:
-                self._kill_the_silent(job)
-                self._give_up_commits(job)
-            if job.spec.job in self.jobs and job.changed and self._now - job.updated >= UPDATE_SECONDS:
+        for job in self.jobs.values():
+            if self.workers:
+                job.waiting_since = None
+            elif job.waiting_since is None:
+                job.waiting_since, job.changed = self._now, True
+            if job.changed and self._now - job.updated >= UPDATE_SECONDS:
                 self._update(job)
 
-    def _check_waiting(self, job: Job) -> None:
-        if self.workers:
-            job.waiting_since = None
-        elif job.waiting_since is None:
-            job.waiting_since = self._now
-            job.changed = True
-        elif self._now - job.waiting_since > self.worker_wait_seconds:
+    def _workers_missing(self, event: WorkersMissing) -> None:
+        job = self.jobs.get(event.job)
+        if job is not None and not self.workers:
             self._end(job, "failed", f"no worker joined within {self.worker_wait_seconds:.0f} seconds")
 
-    def _kill_the_silent(self, job: Job) -> None:
-        """An attempt without progress for the step's timeout is killed and charged."""
-        for task in job.stage.tasks if job.stage.running else ():
-            timeout = job.spec.steps[job.plans[task.stage].step].timeout_seconds
-            if task.state is not TaskState.RUNNING or not timeout:
-                continue
-            if self._now - task.progressed > timeout and task.worker is not None:
-                reason = f"no progress for {timeout:g} seconds (mapreduce.task.timeout); it was killed"
-                task.kill_failure = Failure(reason)
-                task.progressed = self._now  # ask again if it has not ended after as long again
-                self._tell(task.worker, Kill(job.spec.job, task.name, task.attempt))
+    def _timed(self, event: AttemptSilent | CommitOverdue, state: TaskState) -> tuple[Job, Task] | None:
+        """The job and task of an overdue attempt, if it is still the current one."""
+        job = self.jobs.get(event.job)
+        task = job.stage.active.get(event.task) if job is not None else None
+        if job is None or task is None or task.attempt != event.attempt or task.state is not state:
+            return None
+        return job, task
 
-    def _give_up_commits(self, job: Job) -> None:
+    def _attempt_silent(self, event: AttemptSilent) -> None:
+        """It is killed; its end is charged to the task with this reason."""
+        found = self._timed(event, TaskState.RUNNING)
+        if found is None:
+            return
+        job, task = found
+        timeout = job.spec.steps[job.stage.plan.step].timeout_seconds
+        reason = f"no progress for {timeout:g} seconds (mapreduce.task.timeout); it was killed"
+        task.kill_failure = Failure(reason)
+        task.progressed = self._now  # ask again if it has not ended after as long again
+        if task.worker is not None:
+            self._tell(task.worker, Kill(job.spec.job, task.name, task.attempt))
+
+    def _commit_overdue(self, event: CommitOverdue) -> None:
         """A commit that waits for frames that were lost on the way never ends by itself."""
-        for task in list(job.stage.tasks):
-            if task.state is not TaskState.COMMITTING or self._now - task.progressed <= COMMIT_SECONDS:
-                continue
-            reason = f"its records did not arrive complete within {COMMIT_SECONDS:.0f} seconds of its end"
-            self._charge(self.workers[min(task.awaited)], job, task, Failure(reason))
-            return  # the job may have ended or begun anew; the next tick sees the others
+        found = self._timed(event, TaskState.COMMITTING)
+        if found is None:
+            return
+        job, task = found
+        reason = f"its records did not arrive complete within {COMMIT_SECONDS:.0f} seconds of its end"
+        self._charge(self.workers[min(task.awaited)], job, task, Failure(reason))
+
+    # --- after a restart ---------------------------------------------------------------------
+
+    def _client_attached(self, event: ClientAttached) -> None:
+        if job := self.jobs.get(event.job):
+            job.client = event.client
+            self._update(job)
+        elif ended := self.ended.get(event.job):
+            self._commands.append(Inform(event.client, ended))
+        else:
+            self._commands.append(Inform(event.client, JobUnknown(event.job)))
+
+    def _coordinator_restarted(self, event: CoordinatorRestarted) -> None:
+        for worker in self.workers.values():
+            worker.heard, worker.resuming = self._now, True
+        for job in self.jobs.values():
+            job.waiting_since, job.changed = None, True
+            for task in job.stage.active.values():
+                task.progressed = self._now
+
+    def _reconcile(self, worker: Worker, inventory: Inventory) -> None:
+        """Bring a worker and the journal's view of it together, whatever was lost in between."""
+        worker.resuming = False
+        for name in inventory.jobs:
+            if name not in self.jobs:
+                self._tell(worker.name, EndJob(name))
+        for job in list(self.jobs.values()):
+            if job.spec.job not in inventory.jobs:
+                self._tell(worker.name, OpenJob(job.spec))
+            self._reconcile_job(worker, job, inventory)
+        for attempt in inventory.running:
+            known = self.jobs.get(attempt.job)
+            task = known.stage.active.get(attempt.task) if known is not None else None
+            if task is None or task.attempt != attempt.attempt or task.worker != worker.name:
+                self._tell(worker.name, Kill(attempt.job, attempt.task, attempt.attempt))
+
+    def _reconcile_job(self, worker: Worker, job: Job, inventory: Inventory) -> None:
+        running, committed = set(inventory.running), set(inventory.committed)
+        reports = {AttemptId(report.job, report.task, report.attempt): report for report in inventory.done}
+        for task in list(job.stage.active.values()):
+            attempt = AttemptId(job.spec.job, task.name, task.attempt)
+            if task.state is TaskState.RUNNING and task.worker == worker.name:
+                if attempt in reports:
+                    self._attempt_done(worker, job, reports[attempt])
+                elif attempt not in running:
+                    self._free_slot(worker, job, task)
+                    self._discard(job, task)
+                    self._back_to_ready(job, task)
+            elif task.state is TaskState.COMMITTING and worker.name in task.awaited:
+                if attempt in committed:
+                    self._confirm(worker, job, task)
+                elif task.done is not None:
+                    frames = self._frames_by_owner(job.stages[task.stage], worker, task.done)
+                    message = Commit(job.spec.job, task.name, task.attempt, task.stage, frames[worker.name])
+                    self._tell(worker.name, message)
+            if job.spec.job not in self.jobs:
+                return  # a report ended it
 
     def _update(self, job: Job) -> None:
         job.changed, job.updated = False, self._now
@@ -525,7 +681,7 @@ class Scheduler:
             self._begin_stage(stage)
             self._stage_finished(job)
             return True
-        if not stage.ready or not any(worker.free for worker in self.workers.values()):
+        if not stage.ready or not any(worker.takes_work for worker in self.workers.values()):
             return False
         if not stage.begun:
             self._begin_stage(stage)
@@ -556,8 +712,8 @@ class Scheduler:
                 else source.tasks[task.number].worker
             )
             worker = self.workers.get(holder or "")
-            return worker if worker is not None and worker.free else None
-        free = [worker for worker in self.workers.values() if worker.free]
+            return worker if worker is not None and worker.takes_work else None
+        free = [worker for worker in self.workers.values() if worker.takes_work]
         return max(
             free,
             key=lambda worker: (worker.name not in task.failed_on, worker.free, worker.name),
@@ -567,6 +723,7 @@ class Scheduler:
     def _launch(self, job: Job, stage: Stage, task: Task, worker: Worker) -> None:
         worker.free -= 1
         stage.running += 1
+        stage.active[task.name] = task
         task.attempt += 1
         task.state, task.worker, task.progressed = TaskState.RUNNING, worker.name, self._now
         task.story.append(f"{self._now:.3f} attempt {task.attempt}: launched on {worker.name}")

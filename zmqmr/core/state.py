@@ -30,6 +30,11 @@ class Worker:
     shuffle: str  # endpoint
     heard: float  # when, seconds on the coordinator's clock
     free: int  # slots without an attempt
+    resuming: bool = False  # it has not told the coordinator, which has started again, what it holds
+
+    @property
+    def takes_work(self) -> bool:
+        return self.free > 0 and not self.resuming
 
 
 @dataclass(slots=True)
@@ -67,6 +72,7 @@ class Stage:
         self.ready: deque[Task] = deque(self.tasks)
         self.owners: list[str] = []  # worker of each partition, once the stage has begun
         self.begun = False
+        self.active: dict[str, Task] = {}  # those that run or commit, by name
         self.done = 0
         self.running = 0
         self.failures = 0
@@ -123,7 +129,7 @@ class Job:
         return tuple(self._progress_of(stage) for stage in self.stages)
 
     def _progress_of(self, stage: Stage) -> StageProgress:
-        running = [task for task in stage.tasks if task.state is TaskState.RUNNING] if stage.running else []
+        running = [task for task in stage.active.values() if task.state is TaskState.RUNNING]
         return StageProgress(
             stage=stage.plan.number,
             step=stage.plan.step,

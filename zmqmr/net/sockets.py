@@ -40,6 +40,11 @@ def control_client(context: "zmq.Context[Any]", endpoint: str, identity: bytes) 
     return socket
 
 
+def worker_identity(worker: str, epoch: int) -> bytes:
+    """The identity of a worker's control connection: another one each epoch, and known from the journal."""
+    return f"{worker}:{epoch:x}".encode()
+
+
 def shuffle_server(
     context: "zmq.Context[Any]", endpoint: str, frames: int, frame_bytes: int
 ) -> "zmq.Socket[bytes]":

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,8 +15,9 @@ from typing import Any
 import zmq
 
 from zmqmr import __version__
-from zmqmr.errors import ProtocolError, SpillError
+from zmqmr.errors import EXIT_UNREACHABLE, ProtocolError, SpillError
 from zmqmr.messages import (
+    Beat,
     Commit,
     CommitFailed,
     Committed,
@@ -24,11 +26,13 @@ from zmqmr.messages import (
     EndStage,
     Failure,
     Heartbeat,
+    Inventory,
     Kill,
     Launch,
     OpenJob,
     Refused,
     Register,
+    Resync,
     Shutdown,
     ToAgent,
     Welcome,
@@ -36,7 +40,7 @@ from zmqmr.messages import (
     encode,
 )
 from zmqmr.net.frames import CorruptFrame, unpack
-from zmqmr.net.sockets import context, control_client, shuffle_server
+from zmqmr.net.sockets import context, control_client, shuffle_server, worker_identity
 from zmqmr.settings import Settings
 from zmqmr.worker.hosted import HostedJob
 from zmqmr.worker.spawn import ExecutorProcess
@@ -76,7 +80,7 @@ class Agent:
         self._running = True
         self._shuffle_endpoint = shuffle
         self._context = context()
-        self._control = control_client(self._context, coordinator, f"{name}:{self.epoch:x}".encode())
+        self._control = control_client(self._context, coordinator, worker_identity(name, self.epoch))
         self._shuffle = shuffle_server(
             self._context,
             shuffle,
@@ -85,8 +89,12 @@ class Agent:
         )
         self._commits: list[Commit] = []  # waiting for their last frames
         self._heartbeat_at = 0.0
+        self._answered_at = time.monotonic()  # when the coordinator last answered
+        self.exit_code = 0
         self._handlers: dict[type, Callable[[Any], None]] = {
-            Welcome: lambda message: None,
+            Welcome: self._answered,
+            Beat: self._answered,
+            Resync: self._resync,
             Refused: self._refused,
             OpenJob: self._open_job,
             Launch: self._launch,
@@ -133,6 +141,8 @@ class Agent:
         if now >= self._heartbeat_at:
             self._heartbeat_at = now + self.settings.heartbeat_seconds
             self.send(Heartbeat(self.epoch))
+            if now - self._answered_at > self.settings.lease_seconds:
+                self._give_up("the coordinator has not answered for the lease")
 
     def _take_control_messages(self) -> None:
         while self._running:
@@ -206,7 +216,29 @@ class Agent:
             )
         )
 
+    def _answered(self, message: Welcome | Beat) -> None:
+        self._answered_at = time.monotonic()
+
+    def _resync(self, message: Resync) -> None:
+        self._answered_at = time.monotonic()
+        attempts = [job.inventory() for job in self.jobs.values()]
+        self.send(
+            Inventory(
+                epoch=self.epoch,
+                jobs=tuple(self.jobs),
+                running=tuple(each for running, _, _ in attempts for each in running),
+                done=tuple(each for _, done, _ in attempts for each in done),
+                committed=tuple(each for _, _, committed in attempts for each in committed),
+            )
+        )
+
     def _refused(self, message: Refused) -> None:
+        self._give_up(message.reason)
+
+    def _give_up(self, reason: str) -> None:
+        """End this life; whoever started the agent starts another."""
+        print(f"zmqmr worker {self.name}: {reason}; it ends and is started again", file=sys.stderr)
+        self.exit_code = EXIT_UNREACHABLE
         self._running = False
 
     def _shutdown(self, message: Shutdown) -> None:
@@ -271,3 +303,5 @@ def run_agent(agent_arguments: dict[str, Any]) -> None:
     agent = Agent(**agent_arguments)
     signal.signal(signal.SIGTERM, lambda number, frame: setattr(agent, "_running", False))
     agent.run()
+    if agent.exit_code:
+        raise SystemExit(agent.exit_code)

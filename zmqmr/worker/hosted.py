@@ -16,6 +16,7 @@ from zmqmr.messages import (
     AttemptDone,
     AttemptEnded,
     AttemptFailed,
+    AttemptId,
     AttemptProgress,
     Commit,
     ExecutorFailed,
@@ -50,6 +51,7 @@ class _Attempt:
         self.target = target  # where its output goes on commit
         self.running = True
         self.handed_over = False  # to the executor
+        self.done: AttemptDone | None = None  # its report, until it commits
 
     @property
     def key(self) -> tuple[str, int]:
@@ -78,6 +80,7 @@ class HostedJob:
         self._stores: dict[int, Partitions] = {}
         self._attempts: dict[tuple[str, int], _Attempt] = {}
         self._committed: list[str] = []  # part files
+        self._confirmed: dict[AttemptId, None] = {}  # attempts whose commit was done here
         self._ready = False
         self._pending: list[Run] = []  # until the executor is ready
         self._executor: ExecutorProcess | None = None
@@ -217,8 +220,8 @@ class HostedJob:
             return
         attempt.running = False
         if ended.done is not None:
-            done: AttemptDone = msgspec.structs.replace(ended.done, epoch=self._epoch)
-            self._send(done)
+            attempt.done = msgspec.structs.replace(ended.done, epoch=self._epoch)
+            self._send(attempt.done)
         else:
             failure = ended.failure or Failure("it ended without saying why")
             self._send(self._failed(attempt.launch, failure))
@@ -279,6 +282,8 @@ class HostedJob:
     def try_commit(self, commit: Commit) -> bool:
         """Do this host's part of a commit; False while frames are still on their way.
         SpillError when it cannot be done."""
+        if self._id(commit.task, commit.attempt) in self._confirmed:
+            return True  # a coordinator that has started again asks twice
         if commit.frames:
             store = self._store(commit.stage)
             if not store.holds(commit.task, commit.attempt, commit.frames):
@@ -295,7 +300,21 @@ class HostedJob:
                         f"cannot move {attempt.output} to {attempt.target}: {error.strerror}", attempt.target
                     ) from error
             shutil.rmtree(attempt.directory, ignore_errors=True)
+        self._confirmed[self._id(commit.task, commit.attempt)] = None
         return True
+
+    def _id(self, task: str, attempt: int) -> AttemptId:
+        return AttemptId(self.spec.job, task, attempt)
+
+    def inventory(self) -> tuple[list[AttemptId], list[AttemptDone], list[AttemptId]]:
+        """The attempts that run, the reports of those that wait for their commit, the commits done."""
+        attempts = self._attempts.values()
+        running = [self._id(*attempt.key) for attempt in attempts if attempt.running]
+        return (
+            running,
+            [attempt.done for attempt in attempts if attempt.done is not None],
+            list(self._confirmed),
+        )
 
     def discard(self, task: str, attempt: int) -> None:
         """Forget whatever an attempt left here."""

@@ -51,6 +51,8 @@ def fork(main: Callable[[], Any], close: Sequence[int] = (), outlives: bool = Fa
             os.close(descriptor)
         main()
         code = 0
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 1
     except BaseException:
         import traceback
 
