@@ -12,7 +12,7 @@ from zmqmr.errors import ProtocolError
 
 PROTOCOL = 1
 
-AttemptNumber = Annotated[int, Meta(ge=1, le=1000)]
+AttemptNumber = Annotated[int, Meta(ge=1, le=1_000_000)]
 Count = Annotated[int, Meta(ge=0)]
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:-]{1,200}$")]
 Text = Annotated[str, Meta(max_length=256_000)]
@@ -113,6 +113,7 @@ class JobSpec(Struct, frozen=True):
     sort: tuple[str, ...] = ("sort",)
     setup_script: str = ""  # name in the working directory of the setup wrapper
     sort_values: bool = False
+    skip_bad_records: Count = 0  # how many records that fail their mapper may be left out
 
 
 # --- agent to coordinator --------------------------------------------------------------------
@@ -180,6 +181,7 @@ class Failure(Struct, frozen=True):
     record: str = ""  # escaped and cut
     stderr: Text = ""  # its last lines
     fatal: bool = False  # another attempt would fail alike: do not retry
+    crashed: bool = False  # the process ended without explaining itself
 
 
 class AttemptFailed(Message, frozen=True):
@@ -281,6 +283,13 @@ class OpenJob(Message, frozen=True):
     spec: JobSpec
 
 
+class RecordAt(Struct, frozen=True, array_like=True):
+    """A record of the input."""
+
+    path: str
+    offset: Count  # bytes
+
+
 class Launch(Message, frozen=True):
     """Run an attempt. `links` is the chain of substeps, as (step, "mapper" or "reducer")."""
 
@@ -296,6 +305,8 @@ class Launch(Message, frozen=True):
     partitions: Count  # of the output; 0: the output is a file
     owners: tuple[str, ...]  # shuffle endpoint of each partition's owner
     tasks: Count  # in this stage
+    careful: bool = False  # an attempt crashed: note each record before it is processed
+    skip: tuple[RecordAt, ...] = ()  # records to leave out
 
 
 class Kill(Message, frozen=True):

@@ -26,6 +26,8 @@ class Settings:
     heartbeat_seconds: float = 1.0  # between two heartbeats of an agent
     heartbeats_missed: int = 5  # this many missed: the worker is lost
     max_attempts: int = 4  # failures of one task that fail the job
+    exclude_failures: int = 3  # of one job on one worker, after which the job prefers other workers
+    task_memory_bytes: int = 0  # address space that an attempt may have; 0: no limit
     kill_seconds: float = 5.0  # between TERM and KILL of an attempt
     split_bytes: int = 64 * MIB  # largest input split
     split_floor_bytes: int = 4 * MIB  # smallest split that a plain file is cut into
@@ -82,7 +84,7 @@ class Settings:
     def _check(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            low = 0 if field.name == "status_port" else 1e-3
+            low = 0 if field.name in ("status_port", "task_memory_bytes") else 1e-3
             if isinstance(value, int | float) and value < low:
                 raise SettingsError(f"ZMQMR_{field.name.upper()}={value} is too small")
             if isinstance(value, float) and not math.isfinite(value):
@@ -94,6 +96,11 @@ class Settings:
         if not re.fullmatch(r"[1-9]\d*[%bKMGT]?", self.sort_memory):
             raise SettingsError(
                 f"ZMQMR_SORT_MEMORY={self.sort_memory!r} is not a size that GNU sort takes, such as 64M"
+            )
+        if self.exclude_failures >= self.max_attempts:
+            raise SettingsError(
+                "ZMQMR_EXCLUDE_FAILURES must be less than ZMQMR_MAX_ATTEMPTS:"
+                " otherwise a failed task would never be tried on another worker"
             )
         if self.frame_bytes > 8 * MIB:
             raise SettingsError("ZMQMR_FRAME_BYTES must not exceed 8 MiB")

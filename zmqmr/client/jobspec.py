@@ -105,6 +105,7 @@ def build(
         sort=tuple(runner._opts["sort_bin"] or ("sort",)),
         setup_script=names.name("file", wrapper) if wrapper else "",
         sort_values=bool(runner._sort_values),
+        skip_bad_records=int(runner._opts["skip_bad_records"] or 0),
     )
 
 

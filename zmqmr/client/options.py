@@ -2,7 +2,7 @@
 
 from typing import Any
 
-OWN = frozenset({"task_runner_alias"})
+OWN = frozenset({"skip_bad_records", "task_runner_alias"})
 LOCAL = frozenset(
     {"hadoop_version", "num_cores", "sort_bin"}
 )  # of mrjob's local runner, with the same meaning
@@ -12,6 +12,21 @@ SPARK_ONLY = frozenset({"spark_args", "spark_submit_bin"})
 def runner_options() -> dict[str, dict[str, Any]]:
     """The options to merge into mrjob.options._RUNNER_OPTS, in its format."""
     return {
+        "skip_bad_records": {
+            "switches": [
+                (
+                    ["--skip-bad-records"],
+                    {
+                        "type": int,
+                        "help": (
+                            "How many records may be left out that fail their mapper twice, or crash it."
+                            " They are counted, and kept in _skipped in the output directory. Default 0."
+                            " (zeromq only)"
+                        ),
+                    },
+                )
+            ]
+        },
         "task_runner_alias": {
             "switches": [
                 (
@@ -25,7 +40,7 @@ def runner_options() -> dict[str, dict[str, Any]]:
                     },
                 )
             ]
-        }
+        },
     }
 
 

@@ -1,8 +1,8 @@
 """The journal: every accepted event, on the drive before its commands go out.
 
-A coordinator that was killed starts again from it. SQLite in write-ahead mode: a process killed at any moment leaves a journal that opens, with a last
-transaction that is whole or absent. Each event has a checksum of its own besides, so that a damaged one
-ends the replay there instead of being believed.
+A coordinator that was killed starts again from it. SQLite in write-ahead mode: a process killed at any
+moment leaves a journal that opens, with a last transaction that is whole or absent. Each event has a
+checksum of its own besides, so that a damaged one ends the replay there instead of being believed.
 """
 
 import os

@@ -65,7 +65,10 @@ class Coordinator:
         self.settings = settings
         self.running = True
         self._scheduler = Scheduler(
-            settings.worker_timeout_seconds, settings.worker_wait_seconds, settings.max_counters
+            settings.worker_timeout_seconds,
+            settings.worker_wait_seconds,
+            settings.max_counters,
+            settings.exclude_failures,
         )
         self._context = context()
         self._journal = Journal(journal)

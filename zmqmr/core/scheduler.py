@@ -34,6 +34,7 @@ from zmqmr.messages import (
     Launch,
     OpenFailed,
     OpenJob,
+    RecordAt,
 )
 
 LOST_WHILE_EXECUTING = 3  # a task, or the data of a job, may lose this many workers
@@ -176,13 +177,21 @@ Command = Tell | Inform
 class Scheduler:
     """All jobs and workers of one coordinator."""
 
-    def __init__(self, worker_timeout_seconds: float, worker_wait_seconds: float, max_counters: int = 10_000):
+    def __init__(
+        self,
+        worker_timeout_seconds: float,
+        worker_wait_seconds: float,
+        max_counters: int = 10_000,
+        exclude_failures: int = 3,
+    ):
         """`worker_timeout_seconds`: silence after which a worker is lost.
         `worker_wait_seconds`: how long a job waits for a first or next worker before it fails.
-        `max_counters`: different counters that a job may have."""
+        `max_counters`: different counters that a job may have. `exclude_failures`: of one job on one
+        worker, after which the job prefers the others."""
         self.worker_timeout_seconds = worker_timeout_seconds
         self.worker_wait_seconds = worker_wait_seconds
         self.max_counters = max_counters
+        self.exclude_failures = exclude_failures
         self.workers: dict[str, Worker] = {}
         self.jobs: dict[str, Job] = {}
         self.ended: OrderedDict[str, JobEnded] = OrderedDict()  # the newest, for clients that ask late
@@ -480,6 +489,10 @@ class Scheduler:
         task.story.append(
             f"{self._now:.3f} attempt {task.attempt}: failed on {worker.name}: {failure.reason}"
         )
+        job.failed_on[worker.name] = job.failed_on.get(worker.name, 0) + 1
+        task.careful = task.careful or failure.crashed
+        if self._skip(worker, job, task, failure):
+            return
         final = failure.fatal or task.failures >= self._attempts_allowed(job, task)
         self._explain(worker, job, task, failure, final)
         if final:
@@ -490,6 +503,24 @@ class Scheduler:
         else:
             self._discard(job, task)
             self._back_to_ready(job, task)
+
+    def _skip(self, worker: Worker, job: Job, task: Task, failure: Failure) -> bool:
+        """Leave a record out that failed two attempts in a row, if the job may; whether that was done.
+        An attempt that only found such a record costs the task no failure."""
+        at = RecordAt(failure.path, failure.offset) if failure.offset is not None else None
+        again, task.suspect = at is not None and at == task.suspect, at
+        if not again or at is None or failure.fatal or job.plans[task.stage].source is not None:
+            return False
+        if job.skipped >= job.spec.skip_bad_records:
+            return False
+        job.skipped += 1
+        task.skip.append(at)
+        task.failures = 0
+        task.story.append(f"{self._now:.3f} leaves out the record at byte {at.offset} of {at.path}")
+        self._explain(worker, job, task, failure, final=False)
+        self._discard(job, task)
+        self._back_to_ready(job, task)
+        return True
 
     def _attempts_allowed(self, job: Job, task: Task) -> int:
         plan = job.plans[task.stage]
@@ -714,6 +745,9 @@ class Scheduler:
             worker = self.workers.get(holder or "")
             return worker if worker is not None and worker.takes_work else None
         free = [worker for worker in self.workers.values() if worker.takes_work]
+        trusted = [name for name in self.workers if job.failed_on.get(name, 0) < self.exclude_failures]
+        if trusted:  # with nowhere else to go, an excluded worker is better than none
+            free = [worker for worker in free if worker.name in trusted]
         return max(
             free,
             key=lambda worker: (worker.name not in task.failed_on, worker.free, worker.name),
@@ -743,6 +777,8 @@ class Scheduler:
                 partitions=plan.partitions,
                 owners=tuple(self.workers[name].shuffle for name in stage.owners if name in self.workers),
                 tasks=plan.tasks,
+                careful=task.careful,
+                skip=tuple(task.skip),
             ),
         )
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from zmqmr.core.plan import StagePlan, plan_stages
-from zmqmr.messages import AttemptDone, Counters, Failure, JobSpec, StageProgress
+from zmqmr.messages import AttemptDone, Counters, Failure, JobSpec, RecordAt, StageProgress
 
 STORY_LENGTH = 50  # events kept for each task
 
@@ -55,6 +55,9 @@ class Task:
     bytes: int = 0
     status: str = ""
     kill_failure: Failure | None = None  # why we killed it
+    careful: bool = False  # an attempt crashed: find the record
+    suspect: RecordAt | None = None  # the record that the last attempt failed on
+    skip: list[RecordAt] = field(default_factory=list)  # records left out
     done: AttemptDone | None = None  # its report, while it commits
     awaited: set[str] = field(default_factory=set)  # workers that have not confirmed the commit
     story: deque[str] = field(default_factory=lambda: deque(maxlen=STORY_LENGTH))
@@ -94,6 +97,8 @@ class Job:
         self.plans = plan_stages(spec)
         self.total_bytes = sum(piece.length for split in spec.splits for piece in split.pieces)
         self.losses = 0
+        self.skipped = 0  # records left out, of all tasks
+        self.failed_on: dict[str, int] = {}  # failures by worker
         self.waiting_since: float | None = None
         self.changed = True  # since the last JobUpdate
         self.updated = 0.0  # when the last JobUpdate was made
@@ -111,6 +116,7 @@ class Job:
                 new = self.by_name[old.name]
                 new.attempt, new.failures, new.losses = old.attempt, old.failures, old.losses
                 new.story, new.failed_on = old.story, old.failed_on
+                new.careful, new.suspect, new.skip = old.careful, old.suspect, old.skip
 
     @property
     def stage(self) -> Stage:

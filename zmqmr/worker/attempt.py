@@ -5,6 +5,7 @@ Descriptor 1 points to standard error, so that nothing but records that the job 
 
 import atexit
 import os
+import resource
 import signal
 import sys
 import threading
@@ -23,6 +24,7 @@ from zmqmr.messages import (
     FrameCount,
     JobSpec,
     Piece,
+    RecordAt,
     Run,
     encode,
 )
@@ -30,9 +32,12 @@ from zmqmr.net.channel import send
 from zmqmr.settings import Settings
 from zmqmr.worker import command, links
 from zmqmr.worker.explain import Position, explain
+from zmqmr.worker.marker import Marker
 from zmqmr.worker.output import Output
 from zmqmr.worker.sinks import lines_of
 from zmqmr.worker.taskenv import task_env, with_environ
+
+SKIPPED = "skipped"  # in an attempt's directory: the records it left out
 
 
 class Attempt:
@@ -115,6 +120,30 @@ class Attempt:
                 self.position.at(piece.file.path, offset, block)
                 yield _with_offsets(offset, block) if numbered else block
                 self.read(_count_lines(block), len(block))
+
+    def careful_records(self) -> Iterator[bytes]:
+        """A map task's records one by one, each noted before it is given out; those to skip are set aside."""
+        skip = set(self.launch.skip)
+        marker = Marker(self.directory)
+        numbered = self.spec.input_mode == "nlines" and self.launch.split is not None
+        for block in self.map_blocks():
+            path, offset = self.position.path, self.position.offset
+            for line in lines_of(block):
+                if numbered:
+                    offset = int(line.partition(b"\t")[0])
+                if RecordAt(path, offset) in skip:
+                    self._set_aside(line)
+                else:
+                    marker.note(path, offset, line)
+                    self.position.only(offset, line)
+                    yield line
+                offset += len(line) + 1
+
+    def _set_aside(self, record: bytes) -> None:
+        names = self.counters.setdefault(str(self.launch.links[0][0]), {}).setdefault("zmqmr", {})
+        names["skipped_records"] = names.get("skipped_records", 0) + 1
+        with open(os.path.join(self.directory, SKIPPED), "ab") as file:
+            file.write(record + b"\n")
 
     def _part_blocks(self, path: str) -> Iterator[bytes]:
         offset = 0
@@ -236,6 +265,11 @@ def _run_chain(attempt: Attempt) -> tuple[FrameCount, ...]:
     return output.close()
 
 
+def _limit_memory(settings: Settings) -> None:
+    if settings.task_memory_bytes:
+        resource.setrlimit(resource.RLIMIT_AS, (settings.task_memory_bytes, settings.task_memory_bytes))
+
+
 def _first_piece(run: Run) -> Piece | None:
     """What a map task reads first: the job's mapper_init may look at it."""
     split = run.launch.split
@@ -263,6 +297,7 @@ def run_attempt(
     pulse = _Pulse(attempt)
     pulse.start()
     try:
+        _limit_memory(settings)
         attempt.enter_work_directory(job_work)
         attempt.set_environment(_first_piece(run))
         frames = _run_chain(attempt)

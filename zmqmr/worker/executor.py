@@ -40,6 +40,8 @@ from zmqmr.messages import (
 from zmqmr.net.channel import Receiver, send
 from zmqmr.settings import Settings
 from zmqmr.worker.attempt import run_attempt
+from zmqmr.worker.explain import excerpt
+from zmqmr.worker.marker import read_marker
 from zmqmr.worker.spawn import adopt_orphans, describe_status, fork
 from zmqmr.worker.taskenv import with_environ
 
@@ -256,7 +258,7 @@ class Executor:
         if child.done is not None and status == 0 and child.failure is None:
             self._tell(AttemptEnded(launch.task, launch.attempt, _with_counters(child), None))
         else:
-            failure = child.failure or Failure(_unexplained(status))
+            failure = child.failure or _crash(child, status)
             failure = msgspec.structs.replace(failure, stderr=words[-20_000:])
             self._tell(AttemptEnded(launch.task, launch.attempt, None, failure))
 
@@ -329,6 +331,15 @@ def _children() -> list[int]:
     """This process's children: attempts, and what attempts left behind, which it has adopted."""
     with open(f"/proc/self/task/{os.getpid()}/children") as file:
         return [int(pid) for pid in file.read().split()]
+
+
+def _crash(child: _Child, status: int) -> Failure:
+    """An attempt ended without a word; the marker of a careful one knows the record."""
+    noted = read_marker(child.run.directory)
+    if noted is None:
+        return Failure(_unexplained(status), crashed=True)
+    path, offset, record = noted
+    return Failure(_unexplained(status), path=path, offset=offset, record=excerpt(record), crashed=True)
 
 
 def _unexplained(status: int) -> str:

@@ -30,6 +30,10 @@ class Position:
         self.path, self.offset, self._block = path, offset, block
         self._lines, self.record_override = None, None
 
+    def only(self, offset: int, record: bytes) -> None:
+        """`record`, at `offset`, is being processed."""
+        self.offset, self.record_override = offset, record
+
     def follow(self, lines: Iterator[Any]) -> None:
         """`lines`, a list iterator, tells how many of the block's lines are not yet taken."""
         self._lines = lines
@@ -87,6 +91,8 @@ class CommandFailed(Exception):
 
 
 def _reason(error: BaseException) -> str:
+    if isinstance(error, MemoryError):
+        return "MemoryError: the task needs more memory than it may have (ZMQMR_TASK_MEMORY_BYTES, or the machine's)"
     if isinstance(error, SystemExit):
         return f"the job called sys.exit({error.code!r}) in a task"
     try:

@@ -32,6 +32,7 @@ from zmqmr.messages import (
 )
 from zmqmr.net.frames import FrameHeader
 from zmqmr.settings import Settings
+from zmqmr.worker.attempt import SKIPPED
 from zmqmr.worker.partitions import Partitions, spill_error
 from zmqmr.worker.spawn import ExecutorProcess
 
@@ -299,9 +300,18 @@ class HostedJob:
                     raise SpillError(
                         f"cannot move {attempt.output} to {attempt.target}: {error.strerror}", attempt.target
                     ) from error
+            self._keep_skipped(attempt)
             shutil.rmtree(attempt.directory, ignore_errors=True)
         self._confirmed[self._id(commit.task, commit.attempt)] = None
         return True
+
+    def _keep_skipped(self, attempt: _Attempt) -> None:
+        """The records that the attempt left out, as a file in the output directory that readers ignore."""
+        skipped = os.path.join(attempt.directory, SKIPPED)
+        if os.path.exists(skipped):
+            directory = os.path.join(self.spec.output_dir, f"_{SKIPPED}")
+            os.makedirs(directory, exist_ok=True)
+            shutil.move(skipped, os.path.join(directory, attempt.launch.task))
 
     def _id(self, task: str, attempt: int) -> AttemptId:
         return AttemptId(self.spec.job, task, attempt)

@@ -279,10 +279,14 @@ def _run_mapper(substep: Substep, target: Target) -> None:
     decode = block_decoder(substep.read)
     mapper = Mapper(substep, target)
     mapper.start()
-    for block in attempt.map_blocks():
-        pairs, lines = decode(block)
-        attempt.position.follow(lines)
-        mapper.add_all(pairs)
+    if attempt.launch.careful or attempt.launch.skip:
+        for record in attempt.careful_records():
+            mapper.add_all(decode(record + b"\n").pairs)
+    else:
+        for block in attempt.map_blocks():
+            pairs, lines = decode(block)
+            attempt.position.follow(lines)
+            mapper.add_all(pairs)
     mapper.finish()
 
 
