@@ -256,7 +256,7 @@ class Executor:
         if child.done is not None and status == 0 and child.failure is None:
             self._tell(AttemptEnded(launch.task, launch.attempt, _with_counters(child), None))
         else:
-            failure = child.failure or Failure(_unexplained(status))
+            failure = child.failure or Failure(_unexplained(status), path=_input_path(child.run))
             failure = msgspec.structs.replace(failure, stderr=words[-20_000:])
             self._tell(AttemptEnded(launch.task, launch.attempt, None, failure))
 
@@ -329,6 +329,12 @@ def _children() -> list[int]:
     """This process's children: attempts, and what attempts left behind, which it has adopted."""
     with open(f"/proc/self/task/{os.getpid()}/children") as file:
         return [int(pid) for pid in file.read().split()]
+
+
+def _input_path(run: Run) -> str:
+    """The file that an attempt read, if it read one only."""
+    paths = {piece.file.path for piece in run.launch.split.pieces} if run.launch.split else set()
+    return paths.pop() if len(paths) == 1 else ""
 
 
 def _unexplained(status: int) -> str:
