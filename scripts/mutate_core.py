@@ -126,7 +126,9 @@ def survives(package: Path, old: str, new: str) -> bool:
     scheduler = package / "core" / "scheduler.py"
     text = scheduler.read_text()
     if text.count(old) != 1:
-        raise SystemExit(f"the scheduler has this text {text.count(old)} times, not once; change it here:\n{old}")
+        raise SystemExit(
+            f"the scheduler has this text {text.count(old)} times, not once; change it here:\n{old}"
+        )
     scheduler.write_text(text.replace(old, new))
     try:
         command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", TESTS]

@@ -45,7 +45,9 @@ MESSAGES: list[tuple[Any, Any]] = [
     (AttemptFailed("job", "map-0-00000", 1, 7, FAILURE), FromAgent),
     (OpenJob(SPEC), ToAgent),
     (
-        Launch("job", "map-0-00000", 1, 0, 0, ((0, "mapper"),), False, make_split(0), None, 1, ("ipc://x",), 2),
+        Launch(
+            "job", "map-0-00000", 1, 0, 0, ((0, "mapper"),), False, make_split(0), None, 1, ("ipc://x",), 2
+        ),
         ToAgent,
     ),
     (Commit("job", "map-0-00000", 1, 0, (FrameCount(0, 2, 3),)), ToAgent),

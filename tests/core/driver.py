@@ -198,9 +198,7 @@ class Driver:
 
     def _tasks(self, *states: TaskState) -> list[tuple[str, str]]:
         jobs = self.scheduler.jobs.values()
-        return [
-            (job.spec.job, task.name) for job in jobs for task in job.stage.tasks if task.state in states
-        ]
+        return [(job.spec.job, task.name) for job in jobs for task in job.stage.tasks if task.state in states]
 
     def _answer_for(self, which: tuple[str, str]) -> None:
         job, name = which
@@ -285,7 +283,9 @@ class Driver:
             for task in stage.tasks:
                 self._check_task(job, task)
         done = [
-            self._accepted[job.spec.job, task.name] for task in _all_tasks(job) if task.state is TaskState.DONE
+            self._accepted[job.spec.job, task.name]
+            for task in _all_tasks(job)
+            if task.state is TaskState.DONE
         ]
         assert _added(job.counters) == _summed(done), "counters are not those of the committed attempts"
 
@@ -335,4 +335,3 @@ def _summed(reports: list[dict[str, Counters]]) -> Counter[tuple[int, str, str]]
                 for name, amount in names.items():
                     total[int(step), group, name] += amount
     return total
-

@@ -1,5 +1,7 @@
 """The stages of a job: nothing lost, nothing doubled, cut where the docstring says."""
 
+import itertools
+
 from core.strategies import COMMAND, SCRIPT, make_spec, make_step, specs
 from hypothesis import given
 
@@ -34,7 +36,7 @@ def test_each_stage_reads_the_one_before(spec: JobSpec) -> None:
 def test_the_tasks_of_a_stage_are_what_its_source_gives(spec: JobSpec) -> None:
     stages = plan_stages(spec)
     assert stages[0].kind == "map" and stages[0].tasks == len(spec.splits)
-    for before, stage in zip(stages, stages[1:], strict=False):
+    for before, stage in itertools.pairwise(stages):
         assert (stage.kind == "reduce") == (before.partitions > 0)
         assert stage.tasks == (before.partitions or before.tasks)
     assert stages[-1].partitions == 0
@@ -74,7 +76,7 @@ def test_a_combiner_follows_its_own_mapper_and_none_is_lost(spec: JobSpec) -> No
 @given(specs())
 def test_no_cut_without_a_reason(spec: JobSpec) -> None:
     stages = plan_stages(spec)
-    for before, after in zip(stages, stages[1:], strict=False):
+    for before, after in itertools.pairwise(stages):
         if before.partitions:
             continue
         edges = [*before.links[-1:], *after.links[:1]]

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import pytest
 from core.driver import CLIENT, WORKER_TIMEOUT, WORKER_WAIT, Driver, snapshot
 from core.strategies import COMMAND, MAP_ONLY, MAP_REDUCE, SCRIPT, make_spec, make_step, specs
 from hypothesis import settings
@@ -331,9 +330,7 @@ def test_a_task_that_three_workers_die_of_fails_the_job() -> None:
     for number in range(3):
         drive.join(f"w{number}")
         drive.handle(WorkerLost(f"w{number}"))
-    assert drive.ended["job"].reason == (
-        f"3 workers were lost while they ran {MAP}, the last on host-w2"
-    )
+    assert drive.ended["job"].reason == (f"3 workers were lost while they ran {MAP}, the last on host-w2")
 
 
 def test_a_lost_owner_of_a_partition_begins_the_job_anew_and_counters_count_once() -> None:
@@ -516,9 +513,7 @@ class Lives(RuleBasedStateMachine):
         old_epoch=st.integers(0, 9).map(lambda number: number == 0),
         fails=st.integers(0, 4).map(lambda number: number == 0),
     )
-    def anyone_answers_a_commit(
-        self, data: st.DataObject, worker: str, old_epoch: bool, fails: bool
-    ) -> None:
+    def anyone_answers_a_commit(self, data: st.DataObject, worker: str, old_epoch: bool, fails: bool) -> None:
         drive = self.drive
         entries = drive.launches[-6:] if data.draw(st.booleans()) else drive.launches
         launch = data.draw(st.sampled_from(entries))[2]
@@ -548,6 +543,5 @@ class Lives(RuleBasedStateMachine):
         self.drive.replay()
 
 
-Lives.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+Lives.TestCase.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
 TestLives = Lives.TestCase
-TestLives.pytestmark = [pytest.mark.timeout(300)]

@@ -57,7 +57,7 @@ def partition_of(record: Record, partitions: int) -> int:
 
 
 class Agent:
-    """One epoch of a worker: it holds frames for each attempt until they are committed, and loses all it has."""
+    """One epoch of a worker: frames wait for their attempt's commit; all is lost when it ends."""
 
     def __init__(self, world: "World", name: str, epoch: int, slots: int):
         self.world, self.name, self.epoch, self.slots = world, name, epoch, slots
@@ -187,7 +187,9 @@ class Agent:
             del self.held[key]
         self.output.pop((message.task, message.attempt), None)
         self.waiting = [
-            commit for commit in self.waiting if (commit.task, commit.attempt) != (message.task, message.attempt)
+            commit
+            for commit in self.waiting
+            if (commit.task, commit.attempt) != (message.task, message.attempt)
         ]
 
     def _end_stage(self, stage: int) -> None:
@@ -200,7 +202,6 @@ class Agent:
 
 class World:
     """A coordinator, agents, the network between them, and misfortune; all of it from one seed."""
-
 
     def __init__(self, seed: int):
         self.random = random.Random(seed)
@@ -360,9 +361,7 @@ def test_every_job_ends_with_exact_output(seed: int) -> None:
     assert len(world.ended) == 1, "the job ended twice"
 
     last = max(stage for stage, _ in world.output)
-    records = Counter(
-        record for (stage, _), part in world.output.items() if stage == last for record in part
-    )
+    records = Counter(record for (stage, _), part in world.output.items() if stage == last for record in part)
     assert records == Counter((split, number) for split in range(splits) for number in range(RECORDS))
     read = sum(groups["records"]["read"] for groups in ended.counters if groups)
     assert read == splits * RECORDS * len(ended.stages)

@@ -125,7 +125,7 @@ def test_a_job_that_hands_on_its_runner_learns_zeromq_or_the_alias(text: Path, t
 def test_tasks_run_with_another_interpreter(
     compare: Compare, text: Path, tmp_path: Path, python_bin: str
 ) -> None:
-    wrapper = tmp_path / "my python"
+    wrapper = tmp_path / "my-python"
     wrapper.write_text(f'#!/bin/sh\nexport MY_PYTHON=yes\nexec {sys.executable} "$@"\n')
     wrapper.chmod(0o755)
     job = tmp_path / "says_python.py"
@@ -135,5 +135,5 @@ def test_tasks_run_with_another_interpreter(
         "    def reducer(self, key, ones):\n        yield key, sum(ones)\n\n\n"
         "if __name__ == '__main__':\n    Job.run()\n"
     )
-    result = compare(job, [python_bin, f"'{wrapper}'"], [text], runner="local")
+    result = compare(job, [python_bin, wrapper], [text], runner="local")
     assert [line.split(b"\t")[0] for line in result.lines] == [b'"yes"']

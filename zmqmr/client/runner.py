@@ -16,6 +16,7 @@ from zmqmr.client.jobconf import is_nline
 from zmqmr.client.progress import Progress
 from zmqmr.client.texts import one_line
 from zmqmr.data import outputs
+from zmqmr.data.sort import check_sort
 from zmqmr.errors import UsageError
 from zmqmr.ids import job_id
 from zmqmr.messages import InputFile, JobEnded, JobSpec, JobUpdate
@@ -173,6 +174,7 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
         self, settings: Settings, undo: ExitStack
     ) -> tuple[JobSpec, outputs.OutputDirectory | None, outputs.OutputDirectory]:
         """Check everything that can be checked, cheapest first, and make the JobSpec."""
+        check_sort(self._opts["sort_bin"] or ("sort",))
         confs = jobspec.interpret_steps(self, settings)
         self._warn_of_unsupported(confs)
         files = self._list_inputs([path for path in self._input_paths if path != "-"])

@@ -8,8 +8,15 @@ from msgspec import Meta
 
 from zmqmr.errors import Corrupt
 from zmqmr.messages import Name, decode, encode
+from zmqmr.settings import Settings
 
 Count = Annotated[int, Meta(ge=0)]
+BUFFERED_BYTES = 4 * 1024**2  # of records that an attempt holds back, of all partitions, before it sends
+
+
+def largest_payload(settings: Settings) -> int:
+    """Bytes of the largest payload: all that is held back is one partition's, and a longest line comes."""
+    return BUFFERED_BYTES + settings.max_line_bytes
 
 
 class FrameHeader(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

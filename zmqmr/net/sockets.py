@@ -6,7 +6,7 @@ import zmq
 
 CONTROL_BYTES = 256 * 1024**2  # largest control message: a job of very many inputs
 CONTROL_MESSAGES = 10_000  # high-water mark of a control connection
-FRAME_SLACK = 1024**2  # a shuffle frame may exceed the settings' size by its last line, and header
+FRAME_SLACK = 8 * 1024**2  # a shuffle frame may exceed the settings' size by what an attempt buffers
 
 
 def context() -> "zmq.Context[zmq.Socket[bytes]]":
@@ -46,20 +46,36 @@ def worker_identity(worker: str, epoch: int) -> bytes:
 
 
 def shuffle_server(
-    context: "zmq.Context[Any]", endpoint: str, frames: int, frame_bytes: int
+    context: "zmq.Context[Any]", endpoint: str, frames: int, payload_bytes: int
 ) -> "zmq.Socket[bytes]":
     """Where an agent takes frames. Bulk data has a socket of its own, so heartbeats never queue behind it."""
-    socket = _bounded(context.socket(zmq.PULL), frames, frame_bytes + FRAME_SLACK)
+    socket = _bounded(context.socket(zmq.ROUTER), frames, payload_bytes + FRAME_SLACK)
     socket.bind(endpoint)
     return socket
 
 
 def shuffle_client(
-    context: "zmq.Context[Any]", endpoint: str, frames: int, frame_bytes: int
+    context: "zmq.Context[Any]", endpoint: str, frames: int, payload_bytes: int
 ) -> "zmq.Socket[bytes]":
     """An attempt's connection to an owner. A full connection blocks the sender: backpressure.
-    Closing waits until everything is handed over."""
-    socket = _bounded(context.socket(zmq.PUSH), frames, frame_bytes + FRAME_SLACK)
-    socket.set(zmq.LINGER, -1)
+
+    Call `hand_over` before it is closed: libzmq drops what a receiver that is at its high-water mark has
+    not read when the sender goes, whatever the sender's linger."""
+    socket = _bounded(context.socket(zmq.DEALER), frames, payload_bytes + FRAME_SLACK)
     socket.connect(endpoint)
     return socket
+
+
+def hand_over(socket: "zmq.Socket[bytes]") -> None:
+    """Wait until the receiver has taken every frame."""
+    socket.send(b"")
+    socket.recv()
+
+
+def acknowledge(socket: "zmq.Socket[bytes]", peer: bytes) -> None:
+    """Tell a sender that all it sent so far has been taken."""
+    try:
+        socket.send_multipart([peer, b""], zmq.NOBLOCK)
+    except zmq.ZMQError as error:
+        if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):  # it was killed meanwhile
+            raise

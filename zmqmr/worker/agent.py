@@ -39,8 +39,14 @@ from zmqmr.messages import (
     decode,
     encode,
 )
-from zmqmr.net.frames import CorruptFrame, unpack
-from zmqmr.net.sockets import context, control_client, shuffle_server, worker_identity
+from zmqmr.net.frames import CorruptFrame, largest_payload, unpack
+from zmqmr.net.sockets import (
+    acknowledge,
+    context,
+    control_client,
+    shuffle_server,
+    worker_identity,
+)
 from zmqmr.settings import Settings
 from zmqmr.worker.hosted import HostedJob
 from zmqmr.worker.spawn import ExecutorProcess
@@ -85,7 +91,7 @@ class Agent:
             self._context,
             shuffle,
             settings.frames_in_flight,
-            settings.frame_bytes + settings.max_line_bytes,
+            largest_payload(settings),
         )
         self._commits: list[Commit] = []  # waiting for their last frames
         self._heartbeat_at = 0.0
@@ -156,9 +162,12 @@ class Agent:
     def _take_frames(self) -> None:
         for _ in range(FRAMES_A_TURN):
             try:
-                parts = self._shuffle.recv_multipart(zmq.NOBLOCK)
+                peer, *parts = self._shuffle.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 return
+            if parts == [b""]:
+                acknowledge(self._shuffle, peer)
+                continue
             try:
                 header, payload = unpack(parts)
             except ProtocolError:

@@ -276,6 +276,14 @@ def _first_piece(run: Run) -> Piece | None:
     return split.pieces[0] if split is not None and split.pieces else None
 
 
+def _flush_streams() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:
+            pass  # the job closed or replaced it
+
+
 def _redirect(stderr: int) -> None:
     """Standard input is empty; standard output and error both go to the executor."""
     null = os.open(os.devnull, os.O_RDONLY)
@@ -302,16 +310,11 @@ def run_attempt(
         attempt.set_environment(_first_piece(run))
         frames = _run_chain(attempt)
         atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _flush_streams()
         pulse.stop()
         attempt.report(attempt.done(frames))
     except BaseException as error:
         attempt.stay_ourselves()
         pulse.stop()
         attempt.report(attempt.failed(explain(error, attempt.position, job_work)))
-        try:
-            sys.stdout.flush()
-            sys.stderr.flush()
-        except Exception:
-            pass  # the job closed them
+        _flush_streams()

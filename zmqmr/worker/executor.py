@@ -337,9 +337,15 @@ def _crash(child: _Child, status: int) -> Failure:
     """An attempt ended without a word; the marker of a careful one knows the record."""
     noted = read_marker(child.run.directory)
     if noted is None:
-        return Failure(_unexplained(status), crashed=True)
+        return Failure(_unexplained(status), path=_input_path(child.run), crashed=True)
     path, offset, record = noted
     return Failure(_unexplained(status), path=path, offset=offset, record=excerpt(record), crashed=True)
+
+
+def _input_path(run: Run) -> str:
+    """The file that an attempt read, if it read one only."""
+    paths = {piece.file.path for piece in run.launch.split.pieces} if run.launch.split else set()
+    return paths.pop() if len(paths) == 1 else ""
 
 
 def _unexplained(status: int) -> str:

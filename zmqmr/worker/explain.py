@@ -78,8 +78,8 @@ def explain(error: BaseException, position: Position, job_work: str) -> Failure:
         return Failure(str(error)[:_REASON_CHARACTERS], path=position.path)
     found = position.record()
     return Failure(
-        reason=_reason(error)[:_REASON_CHARACTERS],
-        traceback=_user_traceback(error).replace(job_work + os.sep, "")[-_TRACEBACK_CHARACTERS:],
+        reason=_sendable(_reason(error))[:_REASON_CHARACTERS],
+        traceback=_sendable(_user_traceback(error)).replace(job_work + os.sep, "")[-_TRACEBACK_CHARACTERS:],
         path=position.path,
         offset=found[0] if found and position.path else None,
         record=excerpt(found[1]) if found else "",
@@ -90,9 +90,14 @@ class CommandFailed(Exception):
     """A substep that runs as a command ended with an error; its standard error says why."""
 
 
+def _sendable(text: str) -> str:
+    """Text as UTF-8 can hold it: a file name that is not UTF-8 has lone surrogates."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def _reason(error: BaseException) -> str:
     if isinstance(error, MemoryError):
-        return "MemoryError: the task needs more memory than it may have (ZMQMR_TASK_MEMORY_BYTES, or the machine's)"
+        return "MemoryError: the task exceeded its memory (ZMQMR_TASK_MEMORY_BYTES, or what the machine has)"
     if isinstance(error, SystemExit):
         return f"the job called sys.exit({error.code!r}) in a task"
     try:

@@ -9,8 +9,8 @@ from zlib import crc32
 from zmqmr.data.codecs import json_dumps, line_writer, writer_kind
 from zmqmr.errors import ProtocolError
 from zmqmr.messages import FrameCount, Partitioner
-from zmqmr.net.frames import pack
-from zmqmr.net.sockets import context, shuffle_client
+from zmqmr.net.frames import BUFFERED_BYTES, largest_payload, pack
+from zmqmr.net.sockets import context, hand_over, shuffle_client
 from zmqmr.worker.partitions import spill_error
 
 if TYPE_CHECKING:
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 Pairs = Iterable[tuple[Any, Any]]
 Writer = Callable[[Any, Any], bytes]
-
-_BUFFERED_BYTES = 4 * 1024**2  # of all partitions' records before they are sent
 
 # A record inside a marked shuffle has one byte after its key's TAB that says whether it had a TAB.
 # The order of the bytes is that of the records: without TAB first.
@@ -54,10 +52,15 @@ class Shuffle:
         self._marked = marked
         step = attempt.spec.steps[launch.links[-1][0]] if launch.links else attempt.spec.steps[0]
         self._partition_key = _partition_key(step.partitioner)
-        self._capacity = min(_BUFFERED_BYTES, self._count * settings.frame_bytes)
+        self._capacity = min(BUFFERED_BYTES, self._count * settings.frame_bytes)
         self.room = self._capacity
-        self._largest = settings.frame_bytes + settings.max_line_bytes
-        as_json = writer is not None and writer_kind(writer) == "json" and self._partition_key is None
+        self._largest = largest_payload(settings)
+        as_json = (
+            writer is not None
+            and writer_kind(writer) == "json"
+            and self._partition_key is None
+            and not marked
+        )
         self._text = as_json  # buffers hold str, one character a byte: ASCII, unless the job wrote the line
         self._buffers: list[list[Any]] = [[] for _ in range(self._count)]
         self._frames = [0] * self._count
@@ -141,7 +144,7 @@ class Shuffle:
                 self._context = context()
             settings = self._attempt.settings
             socket = self._sockets[endpoint] = shuffle_client(
-                self._context, endpoint, settings.frames_in_flight, settings.frame_bytes
+                self._context, endpoint, settings.frames_in_flight, self._largest
             )
         return socket
 
@@ -149,6 +152,7 @@ class Shuffle:
         """Send the rest, wait until it is handed over; what was sent to each partition."""
         self._flush()
         for socket in self._sockets.values():
+            hand_over(socket)
             socket.close()
         if self._context is not None:
             self._context.term()
@@ -171,7 +175,7 @@ class File:
         except OSError as error:
             raise spill_error(error, self._path) from error
         self._lines: list[bytes] = []
-        self.room = _BUFFERED_BYTES
+        self.room = BUFFERED_BYTES
 
     def add_all(self, pairs: Pairs) -> None:
         write, append = self._write, self._lines.append
@@ -203,7 +207,7 @@ class File:
                 self._file.write(data)
             except OSError as error:
                 raise spill_error(error, self._path) from error
-        self.room = _BUFFERED_BYTES
+        self.room = BUFFERED_BYTES
 
     def close(self) -> tuple[FrameCount, ...]:
         """Write the rest and close the file."""

@@ -1,0 +1,201 @@
+"""Where records go: a key's records to one partition, by a function that never changes."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import pytest
+import zmq
+from core.strategies import MAP_REDUCE, make_spec, make_split, make_step
+from hypothesis import given
+from hypothesis import strategies as st
+from mrjob.protocol import JSONProtocol, RawProtocol
+
+from zmqmr.messages import FrameCount, Launch, Partitioner, Run, Step
+from zmqmr.net.frames import unpack
+from zmqmr.net.sockets import shuffle_server
+from zmqmr.settings import Settings
+from zmqmr.worker.attempt import Attempt
+from zmqmr.worker.sinks import WITH_TAB, WITHOUT_TAB, File, Shuffle, lines_of, unmark
+
+PARTITIONS = 5
+
+
+@pytest.fixture
+def owner(tmp_path: Path) -> Iterator[tuple[str, Any]]:
+    """An owner of all partitions: its endpoint, and its socket."""
+    with zmq.Context() as context:
+        endpoint = f"ipc://{tmp_path}/owner"
+        with shuffle_server(context, endpoint, 1000, 1024) as socket:
+            yield endpoint, socket
+
+
+@pytest.fixture
+def result() -> Iterator[int]:
+    """Where an attempt reports its progress."""
+    out, fd = os.pipe()
+    yield fd
+    os.close(fd)
+    os.close(out)
+
+
+def make_attempt(
+    result: int, step: Step = MAP_REDUCE, endpoint: str = "", output: str = "", **settings: int
+) -> Attempt:
+    partitions = PARTITIONS if endpoint else 0
+    launch = Launch(
+        "job", "map-0-00000", 1, 0, 0, ((0, "mapper"),), False, make_split(0), None, partitions,
+        (endpoint,) * partitions, 1,
+    )  # fmt: skip
+    run = Run(launch, 7, (), "/nowhere", output, "")
+    return Attempt(run, make_spec(step), None, Settings(**settings), result)  # type: ignore[arg-type]
+
+
+def received(socket: Any, counts: tuple[FrameCount, ...]) -> dict[int, list[bytes]]:
+    """The lines that came to each partition; checks that they are what the attempt says it sent."""
+    lines: dict[int, list[bytes]] = {}
+    for count in counts:
+        lines[count.partition] = []
+    payloads: dict[int, list[bytes]] = {count.partition: [] for count in counts}
+    for _ in range(sum(count.frames for count in counts)):
+        assert socket.poll(30_000)
+        header, payload = unpack(socket.recv_multipart())
+        assert header.sequence == len(payloads[header.partition])
+        assert payload.endswith(b"\n")
+        payloads[header.partition].append(payload)
+        lines[header.partition] += lines_of(payload)
+    assert not socket.poll(0)
+    for count in counts:
+        assert sum(map(len, payloads[count.partition])) == count.bytes
+    return lines
+
+
+KEYS = ["a", "b", "", "ä", "long " * 50, 'quo"te', "tab\tkey", "new\nline"]
+
+
+def test_json_records_go_to_the_partition_of_their_encoded_key(owner: tuple[str, Any], result: int) -> None:
+    endpoint, socket = owner
+    shuffle = Shuffle(make_attempt(result, endpoint=endpoint), JSONProtocol().write, marked=False)
+    pairs = [(key, number) for number in range(20) for key in KEYS]
+    shuffle.add_all(pairs)
+    lines = received(socket, shuffle.close())
+    assert sorted(line for each in lines.values() for line in each) == sorted(
+        JSONProtocol().write(key, value) for key, value in pairs
+    )
+    for partition, each in lines.items():
+        assert all(crc32(line.partition(b"\t")[0]) % PARTITIONS == partition for line in each)
+
+
+def test_lines_of_a_combiner_meet_the_records_of_their_key(owner: tuple[str, Any], result: int) -> None:
+    endpoint, socket = owner
+    shuffle = Shuffle(make_attempt(result, endpoint=endpoint), JSONProtocol().write, marked=False)
+    shuffle.add_all([(key, 1) for key in KEYS])
+    shuffle.add_lines([JSONProtocol().write(key, 2) for key in KEYS])
+    for each in received(socket, shuffle.close()).values():
+        keys = [line.partition(b"\t")[0] for line in each]
+        assert all(keys.count(key) == 2 for key in keys)
+
+
+def test_small_frames_bear_every_record_once(owner: tuple[str, Any], result: int) -> None:
+    endpoint, socket = owner
+    shuffle = Shuffle(
+        make_attempt(result, endpoint=endpoint, frame_bytes=64), JSONProtocol().write, marked=False
+    )
+    shuffle.add_all([(f"key {number}", number) for number in range(500)])
+    counts = shuffle.close()
+    assert sum(count.frames for count in counts) > 100
+    lines = received(socket, counts)
+    assert sorted(line for each in lines.values() for line in each) == sorted(
+        b'"key %d"\t%d' % (number, number) for number in range(500)
+    )
+
+
+def test_marked_records_come_back_as_they_were(owner: tuple[str, Any], result: int) -> None:
+    endpoint, socket = owner
+    shuffle = Shuffle(make_attempt(result, endpoint=endpoint), None, marked=True)
+    records = [b"", b"\t", b"key", b"key\t", b"key\tvalue", b"key\t\x00", b"key\ta\tb", b"\xff\x00\t\xff"]
+    shuffle.add_lines(records)
+    lines = received(socket, shuffle.close())
+    for partition, each in lines.items():
+        for line in each:
+            assert crc32(line.partition(b"\t")[0]) % PARTITIONS == partition
+    assert sorted(unmark(line) for each in lines.values() for line in each) == sorted(records)
+
+
+def test_a_record_with_a_newline_is_several_records(owner: tuple[str, Any], result: int) -> None:
+    endpoint, socket = owner
+    shuffle = Shuffle(make_attempt(result, endpoint=endpoint), RawProtocol().write, marked=True)
+    shuffle.add_all([("one\ntwo", "three\nfour")])
+    lines = received(socket, shuffle.close())
+    assert sorted(unmark(line) for each in lines.values() for line in each) == [
+        b"four",
+        b"one",
+        b"two\tthree",
+    ]
+
+
+@pytest.mark.parametrize(
+    "partitioner, chosen",
+    [
+        (Partitioner("fields", 1, 1, "\t"), [b"a.b", b"a.b", b"a.c", b"x"]),
+        (Partitioner("fields", 1, 1, "."), [b"a", b"a", b"a", b"x"]),
+        (Partitioner("fields", 2, 0, "."), [b"b", b"b", b"c", b""]),
+        (Partitioner("fields", 1, 2, "."), [b"a.b", b"a.b", b"a.c", b"x"]),
+        (Partitioner("fields", 2, 2, "\t"), [b"1.5", b"2", b"1", b"1"]),
+    ],
+)
+def test_chosen_fields_choose_the_partition(
+    owner: tuple[str, Any], result: int, partitioner: Partitioner, chosen: list[bytes]
+) -> None:
+    endpoint, socket = owner
+    step = make_step(reducer=MAP_REDUCE.reducer, partitions=PARTITIONS, partitioner=partitioner)
+    shuffle = Shuffle(make_attempt(result, step, endpoint), None, marked=True)
+    records = [b"a.b\t1.5", b"a.b\t2", b"a.c\t1", b"x\t1"]
+    shuffle.add_lines(records)
+    where = {
+        unmark(line): partition
+        for partition, lines in received(socket, shuffle.close()).items()
+        for line in lines
+    }
+    assert where == {record: crc32(key) % PARTITIONS for record, key in zip(records, chosen, strict=True)}
+
+
+FIELDS = st.binary(max_size=6).map(lambda field: field.replace(b"\t", b" ").replace(b"\n", b" "))
+
+
+@given(FIELDS, st.lists(st.none() | FIELDS, min_size=2, max_size=6))
+def test_marks_keep_the_order_of_a_keys_records(key: bytes, values: list[bytes | None]) -> None:
+    def record(value: bytes | None) -> bytes:
+        return key if value is None else key + b"\t" + value
+
+    marked = [key + b"\t" + (WITHOUT_TAB if value is None else WITH_TAB + value) for value in values]
+    assert [unmark(line) for line in sorted(marked)] == sorted(record(value) for value in values)
+
+
+def test_a_small_bound_of_lines_does_not_bound_what_many_records_of_a_key_take(
+    owner: tuple[str, Any], result: int
+) -> None:
+    endpoint, socket = owner
+    shuffle = Shuffle(
+        make_attempt(result, endpoint=endpoint, max_line_bytes=100), JSONProtocol().write, marked=False
+    )
+    shuffle.add_all([("key", "x" * 80)] * 20_000)
+    (lines,) = received(socket, shuffle.close()).values()
+    assert len(lines) == 20_000
+
+
+@given(st.lists(st.binary(max_size=5).map(lambda line: line.replace(b"\n", b" "))))
+def test_lines_of_a_block(lines: list[bytes]) -> None:
+    assert lines_of(b"".join(line + b"\n" for line in lines)) == lines
+
+
+def test_a_file_holds_one_line_a_record(tmp_path: Path, result: int) -> None:
+    attempt = make_attempt(result, output=str(tmp_path / "part"))
+    file = File(attempt, JSONProtocol().write)
+    file.add_all([("a", 1), ("b", 2)])
+    file.add_lines([b"as it is"])
+    assert file.close() == ()
+    assert (tmp_path / "part").read_bytes() == b'"a"\t1\n"b"\t2\nas it is\n'
+    assert (attempt.output_records, attempt.output_bytes) == (3, 21)
