@@ -182,6 +182,7 @@ class Failure(Struct, frozen=True):
     stderr: Text = ""  # its last lines
     fatal: bool = False  # another attempt would fail alike: do not retry
     crashed: bool = False  # the process ended without explaining itself
+    repro: str = ""  # path of its repro bundle
 
 
 class AttemptFailed(Message, frozen=True):

@@ -44,6 +44,9 @@ class Settings:
     stderr_bytes: int = 1 * MIB  # of a task's standard error kept, from its end
     max_counters: int = 10_000  # counters of one job
     worker_wait_seconds: float = 60.0  # a job waits this long for a worker
+    state_directory: str = (
+        ""  # of repro bundles; empty: zmqmr in XDG_STATE_HOME or ~/.local/state
+    )
     status_port: int = 2680  # 0: no status page
     progress_seconds: float = 0.5  # between two progress reports of an attempt
 
@@ -77,6 +80,9 @@ class Settings:
                 raise SettingsError(
                     f"{variable}={environ[variable]!r} must be of type {kind.__name__}"
                 ) from None
+        if not values.get("state_directory"):
+            home = environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+            values["state_directory"] = os.path.join(home, "zmqmr")
         settings = cls(**values)
         settings._check()
         return settings

@@ -30,6 +30,8 @@ def explain(report: AttemptReport, steps: int) -> str:
         lines.append("  while reading " + _place(report))
     if failure.record:
         lines.append(f"  record: {cut(one_line(failure.record), RECORD_CHARACTERS)}")
+    if failure.repro:
+        lines.append(f"  run it alone: zmqmr replay {one_line(failure.repro)}")
     for title, text in (("traceback", failure.traceback), ("the end of its standard error", failure.stderr)):
         if text.strip():
             lines.append(f"  {title}:")

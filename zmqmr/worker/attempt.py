@@ -34,6 +34,7 @@ from zmqmr.worker import command, links
 from zmqmr.worker.explain import Position, explain
 from zmqmr.worker.marker import Marker
 from zmqmr.worker.output import Output
+from zmqmr.worker.repro import save_slice
 from zmqmr.worker.sinks import lines_of
 from zmqmr.worker.taskenv import task_env, with_environ
 
@@ -57,6 +58,7 @@ class Attempt:
         self.output_records = 0
         self.output_bytes = 0
         self.pid = os.getpid()
+        self.marked_input = False  # a reduce task's records are marked
         self.sink: Any = None  # where its records go, once it is made
         self._result = result
         self._status = ""
@@ -276,6 +278,16 @@ def _first_piece(run: Run) -> Piece | None:
     return split.pieces[0] if split is not None and split.pieces else None
 
 
+def _save_slice(attempt: Attempt) -> None:
+    """Keep the failing input for a repro bundle, where records were being processed one by one."""
+    if attempt.position.record() is None or attempt.spec.input_mode != "lines":
+        return
+    try:
+        save_slice(attempt, attempt.marked_input)
+    except Exception as error:  # the failure itself is what matters
+        print(f"zmqmr: no repro bundle: {error}", file=sys.stderr)
+
+
 def _flush_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -316,5 +328,6 @@ def run_attempt(
     except BaseException as error:
         attempt.stay_ourselves()
         pulse.stop()
+        _save_slice(attempt)
         attempt.report(attempt.failed(explain(error, attempt.position, job_work)))
         _flush_streams()

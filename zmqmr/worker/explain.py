@@ -23,16 +23,18 @@ class Position:
         self._block = b""
         self._lines: Iterator[Any] | None = None
         self._count = 0
+        self._taken = 0
         self.record_override: bytes | None = None
 
     def at(self, path: str, offset: int, block: bytes) -> None:
         """A new block is being read; it begins at `offset` of `path`."""
         self.path, self.offset, self._block = path, offset, block
-        self._lines, self.record_override = None, None
+        self._lines, self.record_override, self._taken = None, None, 0
 
     def only(self, offset: int, record: bytes) -> None:
         """`record`, at `offset`, is being processed."""
         self.offset, self.record_override = offset, record
+        self._taken += 1
 
     def follow(self, lines: Iterator[Any]) -> None:
         """`lines`, a list iterator, tells how many of the block's lines are not yet taken."""
@@ -43,6 +45,10 @@ class Position:
         """How many lines of the block are not yet taken; 0 when that is not known."""
         lines = self._lines
         return lines.__length_hint__() if lines is not None else 0  # type: ignore[attr-defined]
+
+    def consumed(self) -> int:
+        """How many lines of the block have been taken."""
+        return self._count - self.remaining() if self._lines is not None else self._taken
 
     def record(self) -> tuple[int, bytes] | None:
         """Offset and bytes of the record being processed, if known."""

@@ -34,6 +34,7 @@ from zmqmr.net.frames import FrameHeader
 from zmqmr.settings import Settings
 from zmqmr.worker.attempt import SKIPPED
 from zmqmr.worker.partitions import Partitions, spill_error
+from zmqmr.worker.repro import keep_bundle
 from zmqmr.worker.spawn import ExecutorProcess
 
 
@@ -224,9 +225,17 @@ class HostedJob:
             attempt.done = msgspec.structs.replace(ended.done, epoch=self._epoch)
             self._send(attempt.done)
         else:
-            failure = ended.failure or Failure("it ended without saying why")
+            failure = self._with_repro(attempt, ended.failure or Failure("it ended without saying why"))
             self._send(self._failed(attempt.launch, failure))
             self.discard(*attempt.key)
+
+    def _with_repro(self, attempt: _Attempt, failure: Failure) -> Failure:
+        """The failure with the path of its repro bundle, if there is one; never a reason to fail itself."""
+        try:
+            path = keep_bundle(self.spec, attempt.launch, attempt.directory, failure, self._settings)
+        except (OSError, ZmqmrError):
+            return failure
+        return msgspec.structs.replace(failure, repro=path)
 
     def _failed(self, launch: Launch, failure: Failure) -> AttemptFailed:
         return AttemptFailed(self.spec.job, launch.task, launch.attempt, self._epoch, failure)

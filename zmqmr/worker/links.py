@@ -305,7 +305,7 @@ def _run_raw(substep: Substep, target: Target) -> None:
 
 def _run_reducer(substep: Substep, target: Target) -> None:
     attempt = substep.attempt
-    marked = _is_marked(attempt, substep)
+    marked = attempt.marked_input = _is_marked(attempt, substep)
     loads = loads_for(substep.read)
     if substep.stock and loads is not None and not marked:
         Reducer(substep, loads, target).run(attempt)
