@@ -44,9 +44,7 @@ class Settings:
     stderr_bytes: int = 1 * MIB  # of a task's standard error kept, from its end
     max_counters: int = 10_000  # counters of one job
     worker_wait_seconds: float = 60.0  # a job waits this long for a worker
-    state_directory: str = (
-        ""  # of repro bundles; empty: zmqmr in XDG_STATE_HOME or ~/.local/state
-    )
+    state_directory: str = ""  # of repro bundles; empty: zmqmr in XDG_STATE_HOME or ~/.local/state
     status_port: int = 2680  # 0: no status page
     progress_seconds: float = 0.5  # between two progress reports of an attempt
 

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from zmqmr import __version__
-from zmqmr.cli import doctor, replay
+from zmqmr.cli import doctor, drill, replay
 from zmqmr.errors import EXIT_INTERRUPTED, ZmqmrError
 
 
@@ -16,6 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     doctor.add_command(commands)
     replay.add_command(commands)
+    drill.add_command(commands)
     args = parser.parse_args(argv)
     try:
         status: int = args.run(args)

@@ -15,7 +15,9 @@ def _coordinator(arguments: dict[str, Any]) -> None:
     from zmqmr.coordinator.service import Coordinator, run_coordinator
     from zmqmr.status.server import StatusServer
     from zmqmr.status.state import State
+    from zmqmr.worker.spawn import name_process
 
+    name_process("zmqmr-coord")
     settings: Settings = arguments["settings"]
     state = State()
     page = StatusServer(state.snapshot, settings.status_port) if settings.status_port else None
@@ -32,7 +34,9 @@ def _coordinator(arguments: dict[str, Any]) -> None:
 
 def _agent(arguments: dict[str, Any]) -> None:
     from zmqmr.worker.agent import run_agent
-    from zmqmr.worker.spawn import ExecutorProcess
+    from zmqmr.worker.spawn import ExecutorProcess, name_process
+
+    name_process("zmqmr-agent")
 
     # Forked before the agent has a ZeroMQ context, whose threads no fork may have.
     spare = ExecutorProcess.fork(close=[arguments["lifeline"]])

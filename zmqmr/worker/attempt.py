@@ -36,6 +36,7 @@ from zmqmr.worker.marker import Marker
 from zmqmr.worker.output import Output
 from zmqmr.worker.repro import save_slice
 from zmqmr.worker.sinks import lines_of
+from zmqmr.worker.spawn import name_process
 from zmqmr.worker.taskenv import task_env, with_environ
 
 SKIPPED = "skipped"  # in an attempt's directory: the records it left out
@@ -311,6 +312,7 @@ def run_attempt(
 ) -> None:
     """The main function of an attempt's process. Reports AttemptDone or AttemptFailed on `result`."""
     os.setsid()
+    name_process("zmqmr-attempt")
     signal.signal(signal.SIGINT, signal.default_int_handler)
     _redirect(stderr)
     attempt = Attempt(run, spec, job_class, settings, result)

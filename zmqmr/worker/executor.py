@@ -42,7 +42,7 @@ from zmqmr.settings import Settings
 from zmqmr.worker.attempt import run_attempt
 from zmqmr.worker.explain import excerpt
 from zmqmr.worker.marker import read_marker
-from zmqmr.worker.spawn import adopt_orphans, describe_status, fork
+from zmqmr.worker.spawn import adopt_orphans, describe_status, fork, name_process
 from zmqmr.worker.taskenv import with_environ
 
 _REPORT = re.compile(rb"reporter:(?:counter:([^,]*),([^,]*),(-?\d{1,18})|status:(.*))$")
@@ -378,6 +378,7 @@ def serve(channel: int) -> None:
     """The main function of an executor's process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    name_process("zmqmr-executor")
     adopt_orphans()
     Executor(channel, Settings.from_environ()).serve()
 

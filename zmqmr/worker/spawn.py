@@ -28,6 +28,12 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)  # it ended before we asked
 
 
+def name_process(name: str) -> None:
+    """What ps and top call this process; the first 15 characters count."""
+    with open("/proc/self/comm", "w") as file:
+        file.write(name)
+
+
 def adopt_orphans() -> None:
     """Become the parent of descendants whose own parent ends, so that none escapes."""
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
