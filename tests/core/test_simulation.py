@@ -40,7 +40,10 @@ Key = tuple[str, int]  # task, attempt
 
 RECORDS = 4  # in a split
 LONGEST = 2000.0  # virtual seconds; a job that lasts longer hangs
-LIVES = 3  # losses that a job survives, plus one; failures that a task survives
+DEATHS = 2  # losses that a job survives
+# Of a task. It survives three failures; the third may come by itself: when a job begins anew, an owner that
+# hears of it late forgets frames of the new attempts too, and after COMMIT_SECONDS they are run again.
+FAILURES = 1
 
 SHAPES = [
     [MAP_ONLY],
@@ -226,7 +229,7 @@ class World:
 
     def may_fail(self, task: str, probability: float) -> bool:
         """Whether something goes wrong with a task now; never more often than a task survives."""
-        if self._failures[task] == LIVES or not self.chance(probability):
+        if self._failures[task] == FAILURES or not self.chance(probability):
             return False
         self._failures[task] += 1
         return True
@@ -290,7 +293,7 @@ class World:
             self.registered[name] = agent
             self._handle(WorkerJoined(name, agent.epoch, name, slots, agent.endpoint))
 
-        self.deliver(agent.endpoint, "", arrive)
+        self.deliver(name, "", arrive)  # one life of a worker after the other
         self._beat(agent)
 
     def _beat(self, agent: Agent) -> None:
@@ -303,7 +306,7 @@ class World:
     def _misfortune(self, name: str) -> None:
         """A worker dies or is cut off, and a new one takes its place at once or much later."""
         agent = self.agents[name]
-        if self._deaths == LIVES - 1:
+        if self._deaths == DEATHS:
             return
         self._deaths += 1
         if self.chance(0.7):

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from threading import Event, Thread
 from zlib import crc32
 
 import pytest
@@ -15,7 +15,7 @@ from mrjob.protocol import JSONProtocol, RawProtocol
 
 from zmqmr.messages import FrameCount, Launch, Partitioner, Run, Step
 from zmqmr.net.frames import unpack
-from zmqmr.net.sockets import shuffle_server
+from zmqmr.net.sockets import acknowledge, shuffle_server
 from zmqmr.settings import Settings
 from zmqmr.worker.attempt import Attempt
 from zmqmr.worker.sinks import WITH_TAB, WITHOUT_TAB, File, Shuffle, lines_of, unmark
@@ -23,13 +23,40 @@ from zmqmr.worker.sinks import WITH_TAB, WITHOUT_TAB, File, Shuffle, lines_of, u
 PARTITIONS = 5
 
 
+class Owner:
+    """An owner of all partitions: takes frames, and says so when it is asked, until it is stopped."""
+
+    def __init__(self, folder: Path):
+        self.endpoint = f"ipc://{folder}/owner"
+        self.frames: list[list[bytes]] = []
+        self._stopped = Event()
+        self._listens = Event()
+        self._thread = Thread(target=self._serve)
+        self._thread.start()
+        self._listens.wait()
+
+    def _serve(self) -> None:
+        with zmq.Context() as context, shuffle_server(context, self.endpoint, 1000, 1024) as socket:
+            self._listens.set()
+            while not self._stopped.is_set():
+                if socket.poll(20):
+                    peer, *parts = socket.recv_multipart()
+                    if parts == [b""]:
+                        acknowledge(socket, peer)
+                    else:
+                        self.frames.append(parts)
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+
 @pytest.fixture
-def owner(tmp_path: Path) -> Iterator[tuple[str, Any]]:
-    """An owner of all partitions: its endpoint, and its socket."""
-    with zmq.Context() as context:
-        endpoint = f"ipc://{tmp_path}/owner"
-        with shuffle_server(context, endpoint, 1000, 1024) as socket:
-            yield endpoint, socket
+def owner(tmp_path: Path) -> Iterator[Owner]:
+    """An owner that listens."""
+    each = Owner(tmp_path)
+    yield each
+    each.stop()
 
 
 @pytest.fixture
@@ -53,34 +80,27 @@ def make_attempt(
     return Attempt(run, make_spec(step), None, Settings(**settings), result)  # type: ignore[arg-type]
 
 
-def received(socket: Any, counts: tuple[FrameCount, ...]) -> dict[int, list[bytes]]:
+def received(owner: Owner, counts: tuple[FrameCount, ...]) -> dict[int, list[bytes]]:
     """The lines that came to each partition; checks that they are what the attempt says it sent."""
-    lines: dict[int, list[bytes]] = {}
-    for count in counts:
-        lines[count.partition] = []
     payloads: dict[int, list[bytes]] = {count.partition: [] for count in counts}
-    for _ in range(sum(count.frames for count in counts)):
-        assert socket.poll(30_000)
-        header, payload = unpack(socket.recv_multipart())
+    for header, payload in map(unpack, owner.frames):
         assert header.sequence == len(payloads[header.partition])
         assert payload.endswith(b"\n")
         payloads[header.partition].append(payload)
-        lines[header.partition] += lines_of(payload)
-    assert not socket.poll(0)
     for count in counts:
-        assert sum(map(len, payloads[count.partition])) == count.bytes
-    return lines
+        came = payloads[count.partition]
+        assert (len(came), sum(map(len, came))) == (count.frames, count.bytes)
+    return {partition: lines_of(b"".join(came)) for partition, came in payloads.items()}
 
 
 KEYS = ["a", "b", "", "ä", "long " * 50, 'quo"te', "tab\tkey", "new\nline"]
 
 
-def test_json_records_go_to_the_partition_of_their_encoded_key(owner: tuple[str, Any], result: int) -> None:
-    endpoint, socket = owner
-    shuffle = Shuffle(make_attempt(result, endpoint=endpoint), JSONProtocol().write, marked=False)
+def test_json_records_go_to_the_partition_of_their_encoded_key(owner: Owner, result: int) -> None:
+    shuffle = Shuffle(make_attempt(result, endpoint=owner.endpoint), JSONProtocol().write, marked=False)
     pairs = [(key, number) for number in range(20) for key in KEYS]
     shuffle.add_all(pairs)
-    lines = received(socket, shuffle.close())
+    lines = received(owner, shuffle.close())
     assert sorted(line for each in lines.values() for line in each) == sorted(
         JSONProtocol().write(key, value) for key, value in pairs
     )
@@ -88,47 +108,43 @@ def test_json_records_go_to_the_partition_of_their_encoded_key(owner: tuple[str,
         assert all(crc32(line.partition(b"\t")[0]) % PARTITIONS == partition for line in each)
 
 
-def test_lines_of_a_combiner_meet_the_records_of_their_key(owner: tuple[str, Any], result: int) -> None:
-    endpoint, socket = owner
-    shuffle = Shuffle(make_attempt(result, endpoint=endpoint), JSONProtocol().write, marked=False)
+def test_lines_of_a_combiner_meet_the_records_of_their_key(owner: Owner, result: int) -> None:
+    shuffle = Shuffle(make_attempt(result, endpoint=owner.endpoint), JSONProtocol().write, marked=False)
     shuffle.add_all([(key, 1) for key in KEYS])
     shuffle.add_lines([JSONProtocol().write(key, 2) for key in KEYS])
-    for each in received(socket, shuffle.close()).values():
+    for each in received(owner, shuffle.close()).values():
         keys = [line.partition(b"\t")[0] for line in each]
         assert all(keys.count(key) == 2 for key in keys)
 
 
-def test_small_frames_bear_every_record_once(owner: tuple[str, Any], result: int) -> None:
-    endpoint, socket = owner
+def test_small_frames_bear_every_record_once(owner: Owner, result: int) -> None:
     shuffle = Shuffle(
-        make_attempt(result, endpoint=endpoint, frame_bytes=64), JSONProtocol().write, marked=False
+        make_attempt(result, endpoint=owner.endpoint, frame_bytes=64), JSONProtocol().write, marked=False
     )
     shuffle.add_all([(f"key {number}", number) for number in range(500)])
     counts = shuffle.close()
     assert sum(count.frames for count in counts) > 100
-    lines = received(socket, counts)
+    lines = received(owner, counts)
     assert sorted(line for each in lines.values() for line in each) == sorted(
         b'"key %d"\t%d' % (number, number) for number in range(500)
     )
 
 
-def test_marked_records_come_back_as_they_were(owner: tuple[str, Any], result: int) -> None:
-    endpoint, socket = owner
-    shuffle = Shuffle(make_attempt(result, endpoint=endpoint), None, marked=True)
+def test_marked_records_come_back_as_they_were(owner: Owner, result: int) -> None:
+    shuffle = Shuffle(make_attempt(result, endpoint=owner.endpoint), None, marked=True)
     records = [b"", b"\t", b"key", b"key\t", b"key\tvalue", b"key\t\x00", b"key\ta\tb", b"\xff\x00\t\xff"]
     shuffle.add_lines(records)
-    lines = received(socket, shuffle.close())
+    lines = received(owner, shuffle.close())
     for partition, each in lines.items():
         for line in each:
             assert crc32(line.partition(b"\t")[0]) % PARTITIONS == partition
     assert sorted(unmark(line) for each in lines.values() for line in each) == sorted(records)
 
 
-def test_a_record_with_a_newline_is_several_records(owner: tuple[str, Any], result: int) -> None:
-    endpoint, socket = owner
-    shuffle = Shuffle(make_attempt(result, endpoint=endpoint), RawProtocol().write, marked=True)
+def test_a_record_with_a_newline_is_several_records(owner: Owner, result: int) -> None:
+    shuffle = Shuffle(make_attempt(result, endpoint=owner.endpoint), RawProtocol().write, marked=True)
     shuffle.add_all([("one\ntwo", "three\nfour")])
-    lines = received(socket, shuffle.close())
+    lines = received(owner, shuffle.close())
     assert sorted(unmark(line) for each in lines.values() for line in each) == [
         b"four",
         b"one",
@@ -147,16 +163,15 @@ def test_a_record_with_a_newline_is_several_records(owner: tuple[str, Any], resu
     ],
 )
 def test_chosen_fields_choose_the_partition(
-    owner: tuple[str, Any], result: int, partitioner: Partitioner, chosen: list[bytes]
+    owner: Owner, result: int, partitioner: Partitioner, chosen: list[bytes]
 ) -> None:
-    endpoint, socket = owner
     step = make_step(reducer=MAP_REDUCE.reducer, partitions=PARTITIONS, partitioner=partitioner)
-    shuffle = Shuffle(make_attempt(result, step, endpoint), None, marked=True)
+    shuffle = Shuffle(make_attempt(result, step, owner.endpoint), None, marked=True)
     records = [b"a.b\t1.5", b"a.b\t2", b"a.c\t1", b"x\t1"]
     shuffle.add_lines(records)
     where = {
         unmark(line): partition
-        for partition, lines in received(socket, shuffle.close()).items()
+        for partition, lines in received(owner, shuffle.close()).items()
         for line in lines
     }
     assert where == {record: crc32(key) % PARTITIONS for record, key in zip(records, chosen, strict=True)}
@@ -175,14 +190,13 @@ def test_marks_keep_the_order_of_a_keys_records(key: bytes, values: list[bytes |
 
 
 def test_a_small_bound_of_lines_does_not_bound_what_many_records_of_a_key_take(
-    owner: tuple[str, Any], result: int
+    owner: Owner, result: int
 ) -> None:
-    endpoint, socket = owner
     shuffle = Shuffle(
-        make_attempt(result, endpoint=endpoint, max_line_bytes=100), JSONProtocol().write, marked=False
+        make_attempt(result, endpoint=owner.endpoint, max_line_bytes=100), JSONProtocol().write, marked=False
     )
     shuffle.add_all([("key", "x" * 80)] * 20_000)
-    (lines,) = received(socket, shuffle.close()).values()
+    (lines,) = received(owner, shuffle.close()).values()
     assert len(lines) == 20_000
 
 
