@@ -15,11 +15,17 @@ def test_without_variables_all_settings_have_their_defaults() -> None:
 def test_each_setting_has_a_variable() -> None:
     for field in fields(Settings):
         value = "32M" if field.name == "sort_memory" else "7"
-        if field.name in ("split_bytes", "split_floor_bytes"):
+        if field.name in ("split_bytes", "split_floor_bytes", "exclude_failures"):
             continue  # they bound each other
         settings = Settings.from_environ({f"ZMQMR_{field.name.upper()}": value})
         assert getattr(settings, field.name) == type(field.default)(value)
         assert type(getattr(settings, field.name)) is type(field.default)
+
+
+def test_a_small_budget_of_attempts_lowers_what_excludes_a_worker_unless_that_is_given_too() -> None:
+    assert Settings.from_environ({"ZMQMR_MAX_ATTEMPTS": "2"}).exclude_failures == 1
+    with pytest.raises(SettingsError, match="ZMQMR_EXCLUDE_FAILURES"):
+        Settings.from_environ({"ZMQMR_MAX_ATTEMPTS": "2", "ZMQMR_EXCLUDE_FAILURES": "2"})
 
 
 def test_the_worker_timeout_is_that_of_all_missed_heartbeats() -> None:
@@ -47,6 +53,7 @@ def test_the_variable_that_turns_the_hook_off_is_no_setting() -> None:
         ("ZMQMR_HEARTBEAT_SECONDS", "-1", "too small"),
         ("ZMQMR_BLOCK_BYTES", "0", "too small"),
         ("ZMQMR_MAX_ATTEMPTS", "-3", "too small"),
+        ("ZMQMR_EXCLUDE_FAILURES", "4", "must be less than ZMQMR_MAX_ATTEMPTS"),
         ("ZMQMR_STATUS_PORT", "-1", "too small"),
         ("ZMQMR_STATUS_PORT", "65536", "0 to 65535"),
         ("ZMQMR_FRAME_BYTES", str(8 * 1024**2 + 1), "must not exceed"),

@@ -54,6 +54,12 @@ class Settings:
         return self.heartbeat_seconds * self.heartbeats_missed
 
     @property
+    def repro_directory(self) -> str:
+        """Where repro bundles are kept."""
+        home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+        return os.path.join(self.state_directory or os.path.join(home, "zmqmr"), "repro")
+
+    @property
     def lease_seconds(self) -> float:
         """Silence of the coordinator after which an agent ends its attempts: long enough for it to be
         started again. A worker that was given up is refused when it is heard again, so nothing it does
@@ -78,9 +84,8 @@ class Settings:
                 raise SettingsError(
                     f"{variable}={environ[variable]!r} must be of type {kind.__name__}"
                 ) from None
-        if not values.get("state_directory"):
-            home = environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-            values["state_directory"] = os.path.join(home, "zmqmr")
+        if "exclude_failures" not in values and "max_attempts" in values:
+            values["exclude_failures"] = max(1, min(cls().exclude_failures, values["max_attempts"] - 1))
         settings = cls(**values)
         settings._check()
         return settings
@@ -101,7 +106,7 @@ class Settings:
             raise SettingsError(
                 f"ZMQMR_SORT_MEMORY={self.sort_memory!r} is not a size that GNU sort takes, such as 64M"
             )
-        if self.exclude_failures >= self.max_attempts:
+        if self.exclude_failures >= self.max_attempts > 1:
             raise SettingsError(
                 "ZMQMR_EXCLUDE_FAILURES must be less than ZMQMR_MAX_ATTEMPTS:"
                 " otherwise a failed task would never be tried on another worker"

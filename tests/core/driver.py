@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import astuple
 from typing import Any, TypeVar
 
-from zmqmr.core.scheduler import Command, Event, Inform, Reported, Scheduler, Tell, WorkerJoined
+from zmqmr.core.scheduler import Command, Event, Inform, Reported, Scheduler, Tell, Tick, WorkerJoined
 from zmqmr.core.state import Job, Stage, Task, TaskState
 from zmqmr.messages import (
     AttemptDone,
@@ -83,6 +83,15 @@ class Driver:
             self._note(command)
         self._check()
         return self.commands
+
+    def tick(self) -> list[Command]:
+        """Let the scheduler do what is due now, as the coordinator's shell does."""
+        commands: list[Command] = []
+        for event in self.scheduler.due(self.now):
+            commands += self.handle(event)
+        commands += self.handle(Tick())
+        self.commands = commands
+        return commands
 
     def join(self, name: str, slots: int = 1) -> None:
         """A worker joins, or comes back in a new epoch."""
@@ -236,7 +245,7 @@ class Driver:
             self._note_commit(command.worker, message)
         elif isinstance(message, JobEnded):
             assert isinstance(command, Inform)
-            assert message.job not in self.ended, "ended twice"
+            assert self.ended.get(message.job, message) == message, "ended twice"
             self.ended[message.job] = message
             self._check_ending(message)
 

@@ -339,6 +339,8 @@ class World:
         return self.ended[0]
 
     def _tick(self) -> None:
+        for event in self.scheduler.due(self.now):
+            self._handle(event)
         self._handle(Tick())
         self.later(0.5, self._tick)
 

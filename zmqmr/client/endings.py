@@ -10,7 +10,7 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import NoReturn
 
@@ -76,6 +76,23 @@ def signals_clean_up() -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def uninterrupted(function: Callable[[], object]) -> None:
+    """Call `function`, which cleans up; INT, TERM and HUP that come meanwhile take effect after it."""
+    came: list[int] = []
+    previous = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, *_SIGNALS):
+            if signal.getsignal(number) is not None:  # None: set by other than Python, cannot be put back
+                previous[number] = signal.signal(number, lambda number, frame: came.append(number))
+    try:
+        function()
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    for number in came[:1]:
+        signal.raise_signal(number)
 
 
 def _terminate(number: int, _frame: FrameType | None) -> NoReturn:

@@ -19,6 +19,7 @@ from typing import Any
 import zmq
 
 from zmqmr import __version__
+from zmqmr.client.endings import uninterrupted
 from zmqmr.errors import CoordinatorUnreachable
 from zmqmr.messages import (
     Attach,
@@ -187,7 +188,10 @@ class LocalCluster:
             self._execute(what, {}, [])
 
     def __exit__(self, *_: object) -> None:
-        """Close the pipe, wait for the children, remove what is left."""
+        """Close the pipe, wait for the children, remove what is left. Another interrupt waits for that."""
+        uninterrupted(self._end)
+
+    def _end(self) -> None:
         if self._lifeline >= 0:
             os.close(self._lifeline)
             os.close(self._lifeline_end)

@@ -11,7 +11,7 @@ from mrjob.conf import combine_dicts, combine_local_envs
 from mrjob.step import StepFailedException
 
 from zmqmr.client import jobspec, options
-from zmqmr.client.endings import log, nothing_started, said_to_user, signals_clean_up
+from zmqmr.client.endings import log, nothing_started, said_to_user, signals_clean_up, uninterrupted
 from zmqmr.client.jobconf import is_nline
 from zmqmr.client.progress import Progress
 from zmqmr.client.texts import one_line
@@ -131,6 +131,9 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
             raise UsageError(f"cannot make a temporary directory: {error}; set local_tmp_dir") from error
         return directory
 
+    def _cleanup_local_tmp(self) -> None:
+        uninterrupted(super()._cleanup_local_tmp)
+
     # --- running -----------------------------------------------------------------------------
 
     def run(self) -> None:
@@ -213,7 +216,7 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
                 raise UsageError("--step-output-dir and --output-dir must not contain each other; change one")
         for directory in filter(None, (output, step_output)):
             directory.claim()
-            undo.callback(directory.discard)
+            undo.callback(uninterrupted, directory.discard)
         if step_output:
             for number in range(self._num_steps() - 1):
                 os.mkdir(os.path.join(step_output.path, f"{number:04d}"))

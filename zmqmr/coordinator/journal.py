@@ -9,6 +9,8 @@ import os
 import sqlite3
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -32,6 +34,9 @@ _KINDS: dict[str, type] = {
         scheduler.WorkersMissing,
     )
 }
+_TABLE = (
+    "event (number INTEGER PRIMARY KEY, version INTEGER, time REAL, kind TEXT, body BLOB, crc32 INTEGER)"
+)
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -45,18 +50,22 @@ class Journal:
         try:
             self._database = self._open()
         except sqlite3.DatabaseError:
-            os.replace(path, f"{path}.damaged")
-            self._database = self._open()
+            self._begin_anew()
 
     def _open(self) -> sqlite3.Connection:
         database = sqlite3.connect(self.path, isolation_level=None)
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = NORMAL")  # survives the process; a power cut may cost the tail
-        database.execute(
-            "CREATE TABLE IF NOT EXISTS event"
-            " (number INTEGER PRIMARY KEY, version INTEGER, time REAL, kind TEXT, body BLOB, crc32 INTEGER)"
-        )
+        database.execute(f"CREATE TABLE IF NOT EXISTS {_TABLE}")
         return database
+
+    def _begin_anew(self) -> None:
+        """Put the file aside, and what SQLite keeps beside it, and make another."""
+        os.replace(self.path, f"{self.path}.damaged")
+        for suffix in ("-wal", "-shm"):
+            with suppress(FileNotFoundError):
+                os.unlink(self.path + suffix)
+        self._database = self._open()
 
     def append(self, events: list[tuple[float, Event]]) -> None:
         """Write events with their times, all or none. sqlite3.Error when they cannot be written."""
@@ -74,10 +83,12 @@ class Journal:
         """The events in order, up to the first that cannot be believed."""
         try:
             rows = self._database.execute(
-                "SELECT version, time, kind, body, crc32 FROM event ORDER BY number"
+                "SELECT number, version, time, kind, body, crc32 FROM event ORDER BY number"
             )
-            for version, time, kind, body, crc32 in rows:
-                if version != VERSION or kind not in _KINDS or crc32 != _checksum(time, kind, body):
+            for expected, (number, version, time, kind, body, crc32) in enumerate(rows, 1):
+                if (number, version) != (expected, VERSION):
+                    return  # one is missing, or it is another release's
+                if kind not in _KINDS or crc32 != _checksum(time, kind, body):
                     return
                 yield time, self._decoder(kind).decode(body)
         except (sqlite3.DatabaseError, msgspec.MsgspecError, TypeError):
@@ -85,10 +96,22 @@ class Journal:
 
     def cut(self, count: int) -> None:
         """Forget all but the first `count` events: those after them were not believed."""
-        self._database.execute(
-            "DELETE FROM event WHERE number NOT IN (SELECT number FROM event ORDER BY number LIMIT ?)",
-            (count,),
-        )
+        if self._is_sound():
+            self._database.execute("DELETE FROM event WHERE number NOT BETWEEN 1 AND ?", (count,))
+            return
+        believed = list(islice(self.replay(), count))
+        self._database.close()
+        self._begin_anew()
+        self.append(believed)
+
+    def _is_sound(self) -> bool:
+        """Whether the file can be written to: what is damaged may be read, but loses what is added."""
+        try:
+            tables = self._database.execute("SELECT sql FROM sqlite_master").fetchall()
+            check = self._database.execute("PRAGMA integrity_check").fetchall()
+        except sqlite3.DatabaseError:
+            return False
+        return tables == [(f"CREATE TABLE {_TABLE}",)] and check == [("ok",)]
 
     def _decoder(self, kind: str) -> "msgspec.msgpack.Decoder[Any]":
         decoder = self._decoders.get(kind)

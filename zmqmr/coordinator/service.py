@@ -112,8 +112,8 @@ class Coordinator:
         for last, event in self._journal.replay():
             self._scheduler.handle(event, last)
             count += 1
+        self._journal.cut(count)
         if count:
-            self._journal.cut(count)
             self._later = max(0.0, last - time.monotonic())
             self._handle(CoordinatorRestarted())
 

@@ -7,6 +7,7 @@ from enum import Enum
 from zmqmr.core.plan import StagePlan, plan_stages
 from zmqmr.messages import AttemptDone, Counters, Failure, JobSpec, RecordAt, StageProgress
 
+COUNTER_LIMIT = 2**63 - 1  # what a message can carry, and Hadoop's counters can hold
 STORY_LENGTH = 50  # events kept for each task
 
 
@@ -129,7 +130,8 @@ class Job:
             for group, names in groups.items():
                 mine = self.counters[int(step)].setdefault(group, {})
                 for name, amount in names.items():
-                    mine[name] = mine.get(name, 0) + amount
+                    total = mine.get(name, 0) + amount
+                    mine[name] = max(-COUNTER_LIMIT, min(COUNTER_LIMIT, total))
 
     def progress(self) -> tuple[StageProgress, ...]:
         return tuple(self._progress_of(stage) for stage in self.stages)

@@ -102,7 +102,7 @@ def keep_bundle(spec: JobSpec, launch: Launch, directory: str, failure: Failure,
         bundle_sha256=spec.bundle_sha256,
         reason=failure.reason,
     )
-    target_directory = os.path.join(settings.state_directory, "repro")
+    target_directory = settings.repro_directory
     os.makedirs(target_directory, mode=0o700, exist_ok=True)
     path = os.path.join(target_directory, f"{spec.job}-{launch.task}.tar")
     with tarfile.open(f"{path}.part", "w") as tar:

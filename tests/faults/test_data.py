@@ -1,0 +1,295 @@
+"""Data that is damaged, lost, has no room, or has an unusual shape."""
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from differential.harness import JOBS, Result
+from faults.nemesis import MANY_TASKS, FaultPlace, Run, chance, oracle, peak_memory
+from process.places import wait_until
+
+MIB = 1024**2
+# Map tasks begin slowly after the first ones, so that there are runs on the drive while they still map.
+SLOW = ["--pause", "0.01"]
+
+
+def _await_runs(run: Run, count: int = 2) -> list[Path]:
+    """Sorted runs, as soon as there are some; the reducers have not begun."""
+    wait_until(lambda: len(_finished_runs(run)) >= count or run.process.poll() is not None, run.story)
+    assert run.process.poll() is None, run.story()
+    return _finished_runs(run)
+
+
+def _finished_runs(run: Run) -> list[Path]:
+    """Runs whose source is removed, so that nothing writes to them any more."""
+    return [path for path in run.spilled(".run") if not path.with_suffix("").exists()]
+
+
+def _assert_never_wrong(run: Run, expected: Result, *says: object) -> None:
+    """It gives the right result, or fails and says why."""
+    if run.end().rc == 0:
+        run.assert_same_as(expected)
+    else:
+        run.assert_failed(*says)
+
+
+# --- intermediate data -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [201, 202, 203])
+def test_f20_a_flipped_bit_in_a_sorted_run_never_gives_another_result(
+    place: FaultPlace, words: Path, tmp_path: Path, expected: Result, seed: int
+) -> None:
+    random = chance(seed)
+    run = Run(place, tmp_path / "out", [words], SLOW)
+    for path in _await_runs(run):
+        content = bytearray(path.read_bytes())
+        content[random.randrange(len(content))] ^= 1 << random.randrange(8)
+        path.write_bytes(content)
+    _assert_never_wrong(run, expected, "part")
+
+
+def test_f20_a_run_cut_short_never_gives_a_short_result(
+    place: FaultPlace, words: Path, tmp_path: Path, expected: Result
+) -> None:
+    run = Run(place, tmp_path / "out", [words], SLOW)
+    path = _await_runs(run)[0]
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[: len(lines) // 2]))
+    _assert_never_wrong(run, expected, "part")
+
+
+@pytest.mark.parametrize("suffix", [".run", ""], ids=["a run", "records before they are sorted"])
+def test_f21_a_spill_file_deleted_during_the_shuffle_never_gives_a_short_result(
+    place: FaultPlace, words: Path, tmp_path: Path, expected: Result, suffix: str
+) -> None:
+    run = Run(place, tmp_path / "out", [words], SLOW)
+    run_path = _await_runs(run)[0]
+    if suffix:
+        path = run_path
+    else:
+        growing = [path for path in run.spilled("") if path.name.startswith("partition-")]
+        path = next(path for path in growing if path.suffix != ".run")
+    path.unlink()
+    _assert_never_wrong(run, expected, "No such file")
+
+
+def test_f20_a_flipped_bit_in_a_part_file_between_steps_never_gives_another_result(
+    place: FaultPlace, words: Path, tmp_path: Path
+) -> None:
+    """The first step's output is on the drive, and the second step reads it as whole lines."""
+    random = chance(204)
+    job = tmp_path / "two_steps.py"
+    job.write_text(TWO_STEPS)
+    out = tmp_path / "out"
+    run = Run(place, out, [words], job=job, settings=MANY_TASKS)
+    wait_until(lambda: run.spilled("-0/part-00000") or _parts(run) or run.process.poll() is not None)
+    for path in _parts(run)[:1]:
+        content = bytearray(path.read_bytes())
+        content[random.randrange(len(content))] ^= 1
+        path.write_bytes(content)
+    _assert_never_wrong(run, oracle([words], job), "part")
+
+
+def _parts(run: Run) -> list[Path]:
+    return [path for path in run.place.temporary.rglob("stage-*/part-*") if path.stat().st_size]
+
+
+TWO_STEPS = """
+import time
+from mrjob.job import MRJob
+from mrjob.step import MRStep
+
+
+class Job(MRJob):
+    def split(self, _, line):
+        time.sleep(0.005)
+        for word in line.split():
+            yield word, 1
+
+    def steps(self):
+        return [MRStep(mapper=self.split), MRStep(mapper_cmd="cat"), MRStep(reducer=self.add)]
+
+    def add(self, word, ones):
+        yield word, sum(ones)
+
+
+if __name__ == "__main__":
+    Job.run()
+"""
+
+
+# --- sort ------------------------------------------------------------------------------------
+
+
+def _shim(folder: Path, script: str) -> dict[str, str]:
+    """Settings with a `sort` first on PATH that runs `script`, then the real one."""
+    folder.mkdir()
+    shim = folder / "sort"
+    shim.write_text(f"#!/bin/sh\n{script}\nexec {shutil.which('sort')} \"$@\"\n")
+    shim.chmod(0o755)
+    return MANY_TASKS | {"PATH": f"{folder}:{os.environ['PATH']}"}
+
+
+@pytest.mark.parametrize("how", ["kill -9 $$", "echo 'sort: no luck' >&2; exit 2"], ids=["killed", "exits 2"])
+def test_f22_a_sort_that_fails_twice_costs_no_more_than_attempts(
+    place: FaultPlace, words: Path, tmp_path: Path, expected: Result, how: str
+) -> None:
+    """mkdir is atomic: exactly the first two fail, however many there are at a time."""
+    flags = tmp_path / "flag"
+    script = f"for n in 1 2; do if mkdir {flags}-$n 2>/dev/null; then {how}; fi; done"
+    run = Run(place, tmp_path / "out", [words], settings=_shim(tmp_path / "bin", script))
+    run.assert_same_as(expected)
+    assert Path(f"{flags}-2").exists()
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [("kill -9 $$", "sort failed"), ("echo 'sort: no luck' >&2; exit 2", "no luck")],
+    ids=["killed", "exits 2"],
+)
+def test_f22_a_sort_that_always_fails_ends_the_job(
+    place: FaultPlace, words: Path, tmp_path: Path, how: str, says: str
+) -> None:
+    run = Run(place, tmp_path / "out", [words], settings=_shim(tmp_path / "bin", how))
+    run.assert_failed(says)
+
+
+def test_f22_a_merge_that_dies_half_way_never_gives_a_short_result(
+    place: FaultPlace, words: Path, tmp_path: Path, expected: Result
+) -> None:
+    """It writes 200 bytes, whole lines or not, then dies, once."""
+    real = shutil.which("sort")
+    script = (
+        f'case "$*" in *--merge*) if mkdir {tmp_path}/flag 2>/dev/null; then'
+        f' {real} "$@" | head -c 200; kill -9 $$; fi;; esac'
+    )
+    run = Run(place, tmp_path / "out", [words], settings=_shim(tmp_path / "bin", script))
+    run.assert_same_as(expected)
+    assert (tmp_path / "flag").exists()
+
+
+def test_f22_no_sort_at_all_is_said_before_anything_is_done(
+    place: FaultPlace, words: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "bin").mkdir()
+    run = Run(place, tmp_path / "out", [words], settings={"PATH": str(tmp_path / "bin")})
+    run.assert_failed("sort", "PATH", code=2)
+    assert run.executions() == []
+
+
+# --- full drives -----------------------------------------------------------------------------
+
+
+def _big_text(path: Path, lines: int = 600) -> Path:
+    path.write_text("".join(f"w{n} {'y' * 4000}{n} end\n" for n in range(lines)))
+    return path
+
+
+def test_f18_a_full_spill_drive_fails_the_job_by_name_and_is_empty_afterwards(
+    small_disk: Path, tmp_path: Path
+) -> None:
+    text = _big_text(tmp_path / "big.txt", 2500)
+    run = Run(FaultPlace(small_disk, tmp_path), tmp_path / "out", [text], settings={})
+    run.assert_failed(small_disk, "o space left")
+
+
+def test_f18_a_spill_drive_with_room_again_lets_the_job_go_on(small_disk: Path, tmp_path: Path) -> None:
+    """Something else fills the drive for a while; the attempts that fail meanwhile are run again."""
+    text = _big_text(tmp_path / "big.txt")
+    ballast = tmp_path / "drive" / "ballast"
+    args = ["--pause", "0.003", "-D", "mapreduce.map.maxattempts=99", "-D", "mapreduce.reduce.maxattempts=99"]
+    settings = {"ZMQMR_SPLIT_FLOOR_BYTES": "200000", "ZMQMR_PARTITION_BYTES": "400000"}
+    run = Run(FaultPlace(small_disk, tmp_path), tmp_path / "out", [text], args, settings)
+    run.await_executions(1)
+    with ballast.open("wb") as file:
+        try:
+            while file.write(bytes(4096)):
+                file.flush()
+        except OSError:
+            pass
+    wait_until(lambda: _failures_of(run) or len(run.executions()) > 12 or run.process.poll() is not None)
+    ballast.unlink()
+    run.assert_same_as(oracle([text]))
+
+
+def _failures_of(run: Run) -> bool:
+    return any(attempt > 0 for _, attempt, _ in run.executions())
+
+
+def test_f19_a_full_output_drive_fails_the_job_by_name_and_leaves_no_part(
+    place: FaultPlace, small_disk: Path, tmp_path: Path
+) -> None:
+    text = _big_text(tmp_path / "big.txt", 2500)
+    run = Run(place, small_disk / "out", [text], settings={})
+    run.assert_failed(small_disk, "o space left")
+    assert list(small_disk.rglob("*")) == []
+
+
+# --- inputs of unusual shapes ----------------------------------------------------------------
+
+
+def test_f41_a_long_line_is_named_or_works_with_a_higher_cap(place: FaultPlace, tmp_path: Path) -> None:
+    text = tmp_path / "long.txt"
+    text.write_bytes(b"short one\n" + b"x" * 3_000_000 + b"\nlast one\n")
+    low = Run(place, tmp_path / "low", [text], settings={"ZMQMR_MAX_LINE_BYTES": "1000000"})
+    low.assert_failed(text, "ZMQMR_MAX_LINE_BYTES", "10")
+    high = Run(place, tmp_path / "high", [text], settings={"ZMQMR_MAX_LINE_BYTES": "4000000"})
+    high.assert_same_as(oracle([text]))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\n", b"\n\n\n", b"no newline", b"crlf\r\nwords\r\n", b"\xff\xfe not utf-8".replace(b"\xff\xfe", b"\xc3\xa4"),
+     b"tab\there\nnul\0here\n"],
+    ids=["empty", "a newline", "newlines", "no newline", "crlf", "utf-8", "tab and nul"],
+)  # fmt: skip
+def test_f42_f45_odd_little_files(place: FaultPlace, tmp_path: Path, content: bytes) -> None:
+    text, empty = tmp_path / "odd.txt", tmp_path / "empty.txt"
+    text.write_bytes(content)
+    empty.write_bytes(b"")
+    settings = {"ZMQMR_SPLIT_BYTES": "3", "ZMQMR_SPLIT_FLOOR_BYTES": "3", "ZMQMR_BLOCK_BYTES": "2"}
+    Run(place, tmp_path / "out", [text, empty], settings=settings).assert_same_as(oracle([text, empty]))
+
+
+@pytest.mark.parametrize("job", ["echo_bytes"])
+def test_f45_bytes_that_are_no_text_pass_unchanged(place: FaultPlace, tmp_path: Path, job: str) -> None:
+    random = chance(45)
+    text = tmp_path / "bytes"
+    text.write_bytes(random.randbytes(5000).replace(b"\n", b"\t") + b"\n" + random.randbytes(3000) + b"\n")
+    Run(place, tmp_path / "out", [text], job=JOBS / f"{job}.py").assert_same_as(
+        oracle([text], JOBS / f"{job}.py")
+    )
+
+
+def test_f43_a_skewed_key_fills_nobodys_memory(place: FaultPlace, tmp_path: Path) -> None:
+    """Half of 400 000 records have one key: 20 MB that only pass through."""
+    text = tmp_path / "skewed.txt"
+    line = "the " + " ".join(f"the w{n}" for n in range(100)) + "\n"
+    text.write_text(line * 2000)
+    settings = {"ZMQMR_RUN_BYTES": str(MIB), "ZMQMR_HOLD_BYTES": str(4 * MIB), "ZMQMR_SORT_MEMORY": "4M"}
+    run = Run(place, tmp_path / "out", [text], ["-D", "mapreduce.job.reduces=4"], settings)
+    peaks = peak_memory(run)
+    run.assert_same_as(oracle([text]))
+    assert 0 < max(peaks.values()) < 80 * MIB, peaks
+
+
+@pytest.mark.parametrize("reduces", [1, 40])
+def test_f44_any_number_of_reducers(place: FaultPlace, tmp_path: Path, reduces: int) -> None:
+    text = tmp_path / "few.txt"
+    text.write_text("one two\ntwo\n")
+    args = ["-D", f"mapreduce.job.reduces={reduces}"]
+    result = Run(place, tmp_path / "out", [text], args).assert_same_as(oracle([text]))
+    assert len(result.parts) == reduces
+
+
+@pytest.mark.parametrize("job", ["map_only", "reduce_only", "nothing_out"])
+def test_f44_jobs_with_one_kind_of_task(place: FaultPlace, tmp_path: Path, job: str) -> None:
+    text = tmp_path / "pairs.txt"
+    text.write_text("".join(f'"k{n % 7}"\t{n}\n' for n in range(200)))
+    path = JOBS / f"{job}.py"
+    Run(place, tmp_path / "out", [text], job=path).assert_same_as(oracle([text], path))
