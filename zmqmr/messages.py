@@ -479,6 +479,14 @@ class Begin(Message, frozen=True):
     work: str
 
 
+class Seal(Struct, frozen=True, array_like=True):
+    """What an intermediate file held when it was finished."""
+
+    path: str
+    bytes: Count
+    crc32: Count
+
+
 class Run(Message, frozen=True):
     """To the executor: fork an attempt."""
 
@@ -488,6 +496,7 @@ class Run(Message, frozen=True):
     directory: str  # the attempt's own, made by the agent; holds its output until commit
     output: str  # where the attempt writes its output, or "" for a shuffle
     compress: Literal["", "gz", "bz2"]  # of that output
+    seals: tuple[Seal, ...] = ()  # of `runs`, checked before they are read
 
 
 ToExecutor = Begin | Run | Kill

@@ -186,15 +186,20 @@ def test_f8_a_missing_event_ends_the_replay(closed: Path, tmp_path: Path) -> Non
     assert _replayed(path) == _some_events(40)[:20]
 
 
-def test_f8_an_append_is_all_or_nothing(tmp_path: Path) -> None:
+def test_f8_an_append_is_all_or_nothing_and_can_be_repeated(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     journal = Journal(str(path))
     journal.append(_some_events(5))
-    other = sqlite3.connect(path, isolation_level=None)
-    other.execute("CREATE TRIGGER full BEFORE INSERT ON event WHEN (SELECT count(*) FROM event) >= 7"
-                  " BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END")  # fmt: skip
-    other.close()
+    with sqlite3.connect(path, isolation_level=None) as other:
+        other.execute(
+            "CREATE TRIGGER full BEFORE INSERT ON event WHEN (SELECT count(*) FROM event) >= 7"
+            " BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END"
+        )
     with pytest.raises(sqlite3.Error):
         journal.append(_some_events(10)[5:])
+    assert list(journal.replay()) == _some_events(5)
+    with sqlite3.connect(path, isolation_level=None) as other:
+        other.execute("DROP TRIGGER full")
+    journal.append(_some_events(10)[5:])
     journal.close()
-    assert list(Journal(str(path)).replay()) == _some_events(5)
+    assert list(Journal(str(path)).replay()) == _some_events(10)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,6 +42,7 @@ def _load(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, JOBS / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # mrjob finds the script of a class through its module
     spec.loader.exec_module(module)
     return module
 

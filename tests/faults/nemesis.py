@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -45,14 +46,15 @@ class Run:
         command = [sys.executable, "-m", "zmqmr.cli.run", job_path(job), "--no-conf", "-o", output]
         if job == WORDS:
             command += ["--tell", place.notes]
-        options: dict[str, object] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | popen
+        descriptor, self._said_path = tempfile.mkstemp(dir=place.notes)  # a pipe that nobody reads gets full
+        options: dict[str, object] = {"stdin": subprocess.DEVNULL, "stdout": descriptor, "stderr": descriptor}
         self.process = subprocess.Popen(  # type: ignore[call-overload]
             [str(word) for word in [*command, *args, *inputs]],
             env=plain_environ(place.environ(**settings)),
-            stdin=subprocess.DEVNULL if "stdin" not in options else options.pop("stdin"),
             start_new_session=True,
-            **options,
+            **(options | popen),
         )
+        os.close(descriptor)
 
     # --- who is who --------------------------------------------------------------------------
 
@@ -113,28 +115,27 @@ class Run:
         )
         assert len(self.executions(kind)) >= count, self.story()
 
+    def said(self) -> str:
+        """What the run has written to standard output and standard error so far."""
+        return Path(self._said_path).read_text(errors="replace")
+
     def story(self) -> str:
         """What there is to say about the run while it goes on, or about its end."""
-        if self.process.poll() is None:
-            return f"still running: {self.place.processes()}, executions {self.executions()}"
-        return f"ended with {self.process.returncode}: {self.end().stderr}"
+        code = self.process.poll()
+        state = f"ended with {code}" if code is not None else f"still running: {self.place.processes()}"
+        return f"{state}, executions {self.executions()}, said {self.said()}"
 
     def end(self) -> Result:
         """Wait for the end of the run; what it left."""
         if not hasattr(self, "_result"):
             try:
-                out, err = self.process.communicate(timeout=DEADLINE_SECONDS)
+                self.process.wait(timeout=DEADLINE_SECONDS)
             except subprocess.TimeoutExpired:
-                said = f"{self.place.processes()} {self.place.files()}"
-                for pid in self.place.processes():
-                    end_process(pid)
-                raise AssertionError(f"it hangs: {said}\n{self.process.communicate()[1].decode()}") from None
+                raise AssertionError(f"it hangs: {self.story()}") from None
             files = {}
             if self.output.is_dir():
                 files = {path.name: path.read_bytes() for path in self.output.iterdir() if path.is_file()}
-            self._result = Result(
-                self.process.returncode, out or b"", (err or b"").decode(errors="replace"), files
-            )
+            self._result = Result(self.process.returncode, b"", self.said(), files)
         return self._result
 
     # --- the oracle --------------------------------------------------------------------------
@@ -169,9 +170,9 @@ class FaultPlace(Place):
         self.notes = notes
 
 
-def oracle(inputs: Sequence[Path], job: str | Path = WORDS, args: Sequence[str | Path] = ()) -> Result:
-    """What mrjob's own inline runner makes of the job."""
-    result = run_stock(job, args, inputs)
+def oracle(inputs: Sequence[Path], job: str | Path = WORDS, runner: str = "inline") -> Result:
+    """What mrjob's own runner makes of the job."""
+    result = run_stock(job, (), inputs, runner)
     assert result.rc == 0, result.stderr
     return result
 

@@ -12,7 +12,6 @@ NAMES = [
     "mapred_task_is_map",
     "my_own_setting",
     "mapreduce_job_name",
-    "mapred_job_name",
     "GREETING",
     "NOT_SET",
 ]

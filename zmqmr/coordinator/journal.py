@@ -74,10 +74,15 @@ class Journal:
             kind, body = type(event).__name__, _encode(event)
             rows.append((VERSION, time, kind, body, _checksum(time, kind, body)))
         self._database.execute("BEGIN")
-        self._database.executemany(
-            "INSERT INTO event (version, time, kind, body, crc32) VALUES (?, ?, ?, ?, ?)", rows
-        )
-        self._database.execute("COMMIT")
+        try:
+            self._database.executemany(
+                "INSERT INTO event (version, time, kind, body, crc32) VALUES (?, ?, ?, ?, ?)", rows
+            )
+            self._database.execute("COMMIT")
+        except sqlite3.Error:
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
+            raise
 
     def replay(self) -> Iterator[tuple[float, Event]]:
         """The events in order, up to the first that cannot be believed."""

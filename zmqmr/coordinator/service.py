@@ -1,6 +1,8 @@
 """The coordinator's shell: frames become events, commands become frames, time passes. It decides nothing."""
 
 import signal
+import sqlite3
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -73,6 +75,7 @@ class Coordinator:
         self._context = context()
         self._journal = Journal(journal)
         self._unwritten: list[tuple[float, Event]] = []
+        self._journal_is_behind = False
         self._commands: list[Command] = []
         self._note = note
         self._later = 0.0  # what the clock must be moved on so that it never goes back, after a reboot
@@ -126,13 +129,28 @@ class Coordinator:
 
     def _carry_out_all(self) -> None:
         """First the journal, then the commands; a send that fails is one more event."""
-        while self._unwritten or self._commands:
+        while True:
             if self._unwritten:
-                self._journal.append(self._unwritten)
-                self._unwritten = []
+                self._write_journal()
             commands, self._commands = self._commands, []
+            if not commands:
+                return
             for command in commands:
                 self._carry_out(command)
+
+    def _write_journal(self) -> None:
+        """While the drive is full the job goes on, and what is not written yet waits for room: a coordinator
+        killed in that time knows less, which costs work; ending it would cost the job."""
+        try:
+            self._journal.append(self._unwritten)
+        except sqlite3.OperationalError as error:
+            if not self._journal_is_behind:
+                path = self._journal.path
+                print(f"zmqmr coordinator: cannot write {path}: {error}; it goes on", file=sys.stderr)
+            self._journal_is_behind = True
+        else:
+            self._unwritten = []
+            self._journal_is_behind = False
 
     # --- what comes in -----------------------------------------------------------------------
 

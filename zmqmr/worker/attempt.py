@@ -14,6 +14,7 @@ from typing import Any
 
 from zmqmr.core.plan import runs_as_command
 from zmqmr.data.inputs import copy_decompressed, raw_name, read_blocks
+from zmqmr.data.seals import check
 from zmqmr.data.sort import merged
 from zmqmr.messages import (
     AttemptDone,
@@ -322,6 +323,8 @@ def run_attempt(
         _limit_memory(settings)
         attempt.enter_work_directory(job_work)
         attempt.set_environment(_first_piece(run))
+        for sealed in run.seals:
+            check(sealed)
         frames = _run_chain(attempt)
         atexit._run_exitfuncs()
         _flush_streams()

@@ -10,7 +10,8 @@ import msgspec
 
 from zmqmr.core.plan import StagePlan, plan_stages
 from zmqmr.data.bundles import unpack
-from zmqmr.data.outputs import TEMPORARY
+from zmqmr.data.outputs import SUCCESS, TEMPORARY
+from zmqmr.data.seals import seal
 from zmqmr.errors import SpillError, ZmqmrError
 from zmqmr.messages import (
     AttemptDone,
@@ -28,6 +29,7 @@ from zmqmr.messages import (
     Launch,
     OpenFailed,
     Run,
+    Seal,
     decode,
 )
 from zmqmr.net.frames import FrameHeader
@@ -82,6 +84,7 @@ class HostedJob:
         self._stores: dict[int, Partitions] = {}
         self._attempts: dict[tuple[str, int], _Attempt] = {}
         self._committed: list[str] = []  # part files
+        self._seals: dict[str, Seal] = {}  # of part files that a later stage reads
         self._confirmed: dict[AttemptId, None] = {}  # attempts whose commit was done here
         self._ready = False
         self._pending: list[Run] = []  # until the executor is ready
@@ -191,7 +194,7 @@ class HostedJob:
             part = os.path.join(
                 self._parts_directory(source), part_name(launch.number, self._compress(source))
             )
-            self._run(self._run_message(attempt, (part,)))
+            self._run(self._run_message(attempt, (part,), [self._seals[part]]))
         else:
 
             def sorted_or_failed(runs: list[str] | SpillError) -> None:
@@ -199,13 +202,21 @@ class HostedJob:
                     failure = Failure(str(runs), path=runs.path)
                     self._attempt_ended(AttemptEnded(launch.task, launch.attempt, None, failure))
                 elif attempt.key in self._attempts:
-                    self._run(self._run_message(attempt, runs))
+                    self._run(self._run_message(attempt, runs, [store.seals[run] for run in runs]))
 
-            self._store(plan.source).when_sorted(launch.number, sorted_or_failed)
+            store = self._store(plan.source)
+            store.when_sorted(launch.number, sorted_or_failed)
 
-    def _run_message(self, attempt: _Attempt, runs: Sequence[str]) -> Run:
-        compress = self._compress(self._plans[attempt.launch.stage])
-        return Run(attempt.launch, self._epoch, tuple(runs), attempt.directory, attempt.output, compress)
+    def _run_message(self, attempt: _Attempt, runs: Sequence[str], seals: Sequence[Seal] = ()) -> Run:
+        return Run(
+            launch=attempt.launch,
+            epoch=self._epoch,
+            runs=tuple(runs),
+            directory=attempt.directory,
+            output=attempt.output,
+            compress=self._compress(self._plans[attempt.launch.stage]),
+            seals=tuple(seals),
+        )
 
     def _run(self, run: Run) -> None:
         if self._executor is None or not self._ready:
@@ -303,6 +314,9 @@ class HostedJob:
         if attempt is not None:
             if attempt.output:
                 try:
+                    if any(plan.source == commit.stage for plan in self._plans):
+                        sealed = seal(attempt.output)
+                        self._seals[attempt.target] = msgspec.structs.replace(sealed, path=attempt.target)
                     os.replace(attempt.output, attempt.target)
                     self._committed.append(attempt.target)
                 except OSError as error:
@@ -354,12 +368,15 @@ class HostedJob:
         shutil.rmtree(os.path.join(self.directory, f"stage-{stage}"), ignore_errors=True)
 
     def abort(self) -> None:
-        """The job is left unfinished: close it, and take back the output it has committed."""
+        """Nobody will finish the job: close it, and take back the output that is not marked complete."""
         self.close()
-        for path in self._committed:
-            with suppress(OSError):
-                os.unlink(path)
         for directory in {os.path.dirname(path) for path in self._committed}:
+            if os.path.exists(os.path.join(directory, SUCCESS)):
+                continue
+            for path in self._committed:
+                if os.path.dirname(path) == directory:
+                    with suppress(OSError):
+                        os.unlink(path)
             with suppress(OSError):
                 os.rmdir(os.path.join(directory, TEMPORARY))
 

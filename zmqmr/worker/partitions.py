@@ -10,9 +10,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from zmqmr.data.seals import seal
 from zmqmr.data.sort import check_sorted, start_sort
-from zmqmr.errors import OutOfDisk, SpillError
-from zmqmr.messages import FrameCount
+from zmqmr.errors import Corrupt, OutOfDisk, SpillError
+from zmqmr.messages import FrameCount, Seal
 from zmqmr.net.frames import FrameHeader
 
 
@@ -48,6 +49,7 @@ class _Partition:
     size: int = 0  # bytes in the growing file
     runs: list[str] = field(default_factory=list)
     cuts: int = 0  # growing files handed to sort so far
+    unsorted: dict[str, int] = field(default_factory=dict)  # those that are no runs yet: path -> bytes
     sorting: int = 0
     failed: SpillError | None = None
 
@@ -79,6 +81,7 @@ class Partitions:
         self._held: dict[tuple[str, int], _Held] = {}
         self._memory = 0
         self._partitions: dict[int, _Partition] = {}
+        self.seals: dict[str, Seal] = {}  # of the runs
         self._queue: deque[_Sort] = deque()
         self._running: dict[int, _Sort] = {}  # by pidfd
         self._waiting: list[tuple[int, Callable[[list[str] | SpillError], None]]] = []
@@ -190,6 +193,7 @@ class Partitions:
     def _cut(self, partition: _Partition) -> None:
         """Hand the growing file to sort and begin a new one."""
         source = f"{partition.path}.{partition.cuts}"
+        partition.unsorted[source] = partition.size
         self._queue.append(_Sort(partition, source, f"{source}.run"))
         partition.sorting += 1
         partition.cuts += 1
@@ -224,12 +228,24 @@ class Partitions:
         sort.partition.sorting -= 1
         try:
             check_sorted(sort.process, self.directory)
-            os.unlink(sort.source)
-            sort.partition.runs.append(sort.target)
+            self._take_run(sort)
         except SpillError as error:
             sort.partition.failed = error
         self._start_sorts()
         self._answer()
+
+    def _take_run(self, sort: _Sort) -> None:
+        """A run has all the bytes of what was sorted, or it is none."""
+        partition, sealed = sort.partition, seal(sort.target)
+        size = partition.unsorted[sort.source]
+        if sealed.bytes != size:
+            raise Corrupt(
+                f"of {sort.source} {sealed.bytes} bytes were sorted, {size} were written", sort.source
+            )
+        self.seals[sort.target] = sealed
+        partition.runs.append(sort.target)
+        del partition.unsorted[sort.source]
+        os.unlink(sort.source)
 
     def when_sorted(self, number: int, callback: Callable[[list[str] | SpillError], None]) -> None:
         """Call back with the partition's sorted runs (maybe none), or with the reason there are none."""
@@ -247,11 +263,9 @@ class Partitions:
     def _sort_again(self, partition: _Partition) -> None:
         """A sort failed before; its source is still there, so another attempt may try again."""
         partition.failed = None
-        for cut in range(partition.cuts):
-            source = f"{partition.path}.{cut}"
-            if os.path.exists(source):
-                self._queue.append(_Sort(partition, source, f"{source}.run"))
-                partition.sorting += 1
+        for source in partition.unsorted:
+            self._queue.append(_Sort(partition, source, f"{source}.run"))
+            partition.sorting += 1
         self._start_sorts()
 
     def _answer(self) -> None:
