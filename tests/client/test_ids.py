@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zmqmr.ids import MAX_ID, job_id
-from zmqmr.messages import Ping, decode, encode
+from zmqmr.messages import Attach, decode, encode
 
 
 def test_a_plain_key_of_mrjob_is_its_own_id():
@@ -20,7 +20,7 @@ def test_every_key_gives_an_id_that_is_safe_in_messages_and_paths(key: str):
     assert re.fullmatch(r"[A-Za-z0-9._:-]+", name)
     assert len(name) <= MAX_ID
     assert name[0] not in ".-"
-    assert decode(encode(Ping(name)), Ping).job == name
+    assert decode(encode(Attach(name)), Attach).job == name
     assert job_id(name) == name
 
 

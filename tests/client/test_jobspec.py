@@ -245,8 +245,8 @@ def test_another_python_is_for_the_tasks_and_this_one_is_no_other(spec_of: Make,
 
 
 def test_binaries(spec_of: Make):
-    spec = spec_of(PLAIN, "--sh-bin", "/bin/bash -e", "--sort-bin", "gsort --parallel 1")
-    assert (spec.sh, spec.sort) == (("/bin/bash", "-e"), ("gsort", "--parallel", "1"))
+    spec = spec_of(PLAIN, "--sh-bin", "/bin/bash -e", "--sort-bin", "/usr/bin/sort --parallel 1")
+    assert (spec.sh, spec.sort) == (("/bin/bash", "-e"), ("/usr/bin/sort", "--parallel", "1"))
 
 
 def test_cmdenv_of_config_and_command_line_are_joined_for_paths(spec_of: Make, tmp_path: Path):

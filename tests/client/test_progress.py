@@ -4,6 +4,7 @@ import io
 import logging
 import os
 import pty
+import select
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -69,7 +70,10 @@ class Terminal:
 
     def shown(self) -> str:
         self.stream.flush()
-        return os.read(self.master, 65536).decode()
+        shown = b""
+        while select.select([self.master], [], [], 0.2)[0]:  # the kernel may hand it over in pieces
+            shown += os.read(self.master, 65536)
+        return shown.decode()
 
     def close(self) -> None:
         self.stream.close()

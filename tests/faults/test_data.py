@@ -73,7 +73,7 @@ def test_f21_a_spill_file_deleted_during_the_shuffle_never_gives_a_short_result(
         growing = [path for path in run.spilled("") if path.name.startswith("partition-")]
         path = next(path for path in growing if path.suffix != ".run")
     path.unlink()
-    _assert_never_wrong(run, expected, "No such file")
+    _assert_never_wrong(run, expected, "partition-")
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "delete"])
@@ -93,7 +93,7 @@ def test_f20_a_damaged_part_file_between_steps_never_gives_another_result(
     else:
         content[random.randrange(len(content))] ^= 1
         path.write_bytes(content if damage == "flip" else b"")
-    _assert_never_wrong(run, oracle([words], job, runner="local"), "part-00000")
+    _assert_never_wrong(run, oracle([words], job, runner="local"), path.name)
 
 
 def _parts(run: Run) -> list[Path]:

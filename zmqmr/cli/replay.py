@@ -6,6 +6,7 @@ import sys
 import tarfile
 import tempfile
 import traceback
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -13,7 +14,9 @@ from zmqmr.client.texts import one_line
 from zmqmr.data.bundles import unpack
 from zmqmr.data.jobfile import load_job_class
 from zmqmr.errors import EXIT_JOB_FAILED, EXIT_OK, UsageError
-from zmqmr.worker.repro import Recipe
+
+if TYPE_CHECKING:
+    from zmqmr.worker.repro import Recipe
 
 MEMBERS = ("recipe.json", "input", "bundle")
 
@@ -41,8 +44,10 @@ def run(args: argparse.Namespace) -> int:
             os.chdir("/")
 
 
-def _unpack(path: str, directory: str) -> Recipe:
+def _unpack(path: str, directory: str) -> "Recipe":
     """The three files of a repro bundle, and no others, whatever the archive holds."""
+    from zmqmr.worker.repro import Recipe  # imports mrjob, which other commands do without
+
     try:
         with tarfile.open(path) as tar:
             for name in MEMBERS:
@@ -60,7 +65,7 @@ def _unpack(path: str, directory: str) -> Recipe:
         raise UsageError(f"{path} is not a repro bundle of zmqmr: {error}") from error
 
 
-def _run(recipe: Recipe, path: str, debug: bool) -> int:
+def _run(recipe: "Recipe", path: str, debug: bool) -> int:
     os.environ.update(recipe.environment)
     job_class = load_job_class(recipe.script, recipe.argv)
     job = job_class()

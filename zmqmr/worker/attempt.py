@@ -37,7 +37,7 @@ from zmqmr.worker.marker import Marker
 from zmqmr.worker.output import Output
 from zmqmr.worker.repro import save_slice
 from zmqmr.worker.sinks import lines_of
-from zmqmr.worker.spawn import name_process
+from zmqmr.worker.spawn import adopt_orphans, name_process
 from zmqmr.worker.taskenv import task_env, with_environ
 
 SKIPPED = "skipped"  # in an attempt's directory: the records it left out
@@ -314,6 +314,7 @@ def run_attempt(
     """The main function of an attempt's process. Reports AttemptDone or AttemptFailed on `result`."""
     os.setsid()
     name_process("zmqmr-attempt")
+    adopt_orphans()  # when this process ends, the executor knows them as what it left
     signal.signal(signal.SIGINT, signal.default_int_handler)
     _redirect(stderr)
     attempt = Attempt(run, spec, job_class, settings, result)

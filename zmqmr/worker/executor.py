@@ -247,6 +247,7 @@ class Executor:
     def _ended(self, child: _Child) -> None:
         """Collect what an attempt left, end what it started, and report."""
         status = _reap(child)
+        self._kill_strays(child)
         self._read_result(child, child.result.drain())
         for _ in range(1024):  # a grandchild that left the group may write for ever
             if not self._read_stderr(child):
@@ -261,6 +262,15 @@ class Executor:
             failure = child.failure or _crash(child, status)
             failure = msgspec.structs.replace(failure, stderr=words[-20_000:])
             self._tell(AttemptEnded(launch.task, launch.attempt, None, failure))
+
+    def _kill_strays(self, ended: _Child) -> None:
+        """End what an ended attempt started in sessions of its own. A running attempt keeps its orphans, so
+        whatever child we have beside attempts was left by one that ended."""
+        attempts = {child.pid for child in self._children.values() if child is not ended}
+        while strays := [pid for pid in _children() if pid not in attempts]:
+            for pid in strays:
+                os.kill(pid, signal.SIGKILL)  # a child keeps its number until it is waited for
+                os.waitpid(pid, 0)
 
     def _kill_the_stubborn(self) -> None:
         now = time.monotonic()

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Literal
@@ -39,6 +40,8 @@ from zmqmr.worker.partitions import Partitions, spill_error
 from zmqmr.worker.repro import keep_bundle
 from zmqmr.worker.spawn import ExecutorProcess
 
+EXECUTOR_SECONDS = 5.0  # more than an executor needs to kill an attempt, beyond Settings.kill_seconds
+
 
 def part_name(number: int, compress: str) -> str:
     """The name of a task's output file."""
@@ -55,6 +58,7 @@ class _Attempt:
         self.target = target  # where its output goes on commit
         self.running = True
         self.handed_over = False  # to the executor
+        self.gone_by: float | None = None  # when the executor has failed to kill it
         self.done: AttemptDone | None = None  # its report, until it commits
 
     @property
@@ -127,6 +131,17 @@ class HostedJob:
                 self._from_executor(decode(frame, FromExecutor))
             if self._executor.closed:
                 self._executor_ended()
+        self._kill_frozen_executor()
+
+    def _kill_frozen_executor(self) -> None:
+        """One that does not carry out orders ends, with its attempts; another takes its place."""
+        now = time.monotonic()
+        overdue = any(
+            attempt.running and attempt.gone_by is not None and now > attempt.gone_by
+            for attempt in self._attempts.values()
+        )
+        if overdue and self._executor is not None:
+            self._executor.kill()
 
     def _from_executor(self, message: Any) -> None:
         if isinstance(message, ExecutorReady):
@@ -258,6 +273,8 @@ class HostedJob:
             return
         if attempt.handed_over and self._executor is not None:
             self._executor.send(kill)
+            if attempt.gone_by is None:
+                attempt.gone_by = time.monotonic() + self._settings.kill_seconds + EXECUTOR_SECONDS
         else:
             self._pending = [run for run in self._pending if run.launch != attempt.launch]
             failure = Failure("it was killed before it began")

@@ -127,6 +127,10 @@ class ExecutorProcess:
     def receive(self) -> list[bytes]:
         return self._receiver.receive()
 
+    def kill(self) -> None:
+        """Kill the executor and its attempts; the closed channel tells."""
+        os.kill(self.pid, signal.SIGKILL)
+
     def close(self) -> str:
         """End the executor and its attempts, wait, and say how it ended."""
         self._channel.close()  # the executor takes that as the order to end
