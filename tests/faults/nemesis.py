@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from differential.harness import DEADLINE_SECONDS, Result, job_path, plain_environ, run_stock
+from differential.harness import DEADLINE_SECONDS, JOBS, Result, job_path, plain_environ, run_stock
 from process.places import Place, wait_until
 
-WORDS = Path(__file__).parent / "words_job.py"
+WORDS = JOBS / "noted_words.py"
 # Many splits and partitions, many records in flight, from a text of a few kilobytes.
 MANY_TASKS = {
     "ZMQMR_SPLIT_BYTES": "800",
@@ -88,11 +88,15 @@ class Run:
 
     def sockets(self) -> list[Path]:
         """The sockets of the session."""
-        return [path for path in self.place.temporary.rglob("*") if path.is_socket()]
+        return [path for path in self._files() if path.is_socket()]
 
     def spilled(self, suffix: str) -> list[Path]:
         """Files of intermediate data whose names end with `suffix`."""
-        return [path for path in self.place.temporary.rglob(f"*{suffix}") if path.is_file()]
+        return [path for path in self._files() if path.name.endswith(suffix) and path.is_file()]
+
+    def _files(self) -> list[Path]:
+        """All there is in the temporary folder; what comes or goes meanwhile may be missing."""
+        return [Path(folder, name) for folder, _, names in os.walk(self.place.temporary) for name in names]
 
     # --- what it did -------------------------------------------------------------------------
 
@@ -110,9 +114,7 @@ class Run:
 
     def await_executions(self, count: int, kind: str = "") -> None:
         """Until `count` attempts have begun."""
-        wait_until(
-            lambda: len(self.executions(kind)) >= count or self.process.poll() is not None, self.story
-        )
+        wait_until(lambda: len(self.executions(kind)) >= count or self.process.poll() is not None, self.story)
         assert len(self.executions(kind)) >= count, self.story()
 
     def said(self) -> str:

@@ -15,10 +15,6 @@ BRISK = MANY_TASKS | {"ZMQMR_HEARTBEAT_SECONDS": "0.2"}  # a silent worker is gi
 SLOW = ["--pause", "0.01"]
 
 
-def _final_runs(run: Run) -> Counter[str]:
-    return Counter(task for task, _, _ in run.executions())
-
-
 @pytest.mark.parametrize("where", ["mapper", "reducer"])
 def test_f2_a_killed_agent_takes_its_children_along_and_the_job_goes_on(
     place: FaultPlace, words: Path, tmp_path: Path, expected: Result, where: str
@@ -64,7 +60,8 @@ def test_f3_an_agent_that_is_silent_for_less_than_the_timeout_loses_nothing(
     run.await_executions(3)
     stop_for(run.await_one("agent"), 1.0)
     run.assert_same_as(expected)
-    assert set(_final_runs(run).values()) == {1}, "a task was launched twice"
+    launches = Counter(task for task, _, _ in run.executions())
+    assert set(launches.values()) == {1}, "a task was launched twice"
 
 
 def test_f4_an_agent_that_is_silent_for_too_long_is_superseded(
@@ -82,7 +79,7 @@ def test_f4_an_agent_that_is_silent_for_too_long_is_superseded(
 def test_f4_a_frozen_executor_is_replaced(
     place: FaultPlace, words: Path, tmp_path: Path, expected: Result
 ) -> None:
-    """Its agent is alive, so only the missing progress tells; it cannot kill its attempts, so it goes itself."""
+    """Only missing progress tells, since its agent is alive; it cannot kill its attempts, so it goes too."""
     run = Run(place, tmp_path / "out", [words], [*SLOW, "-D", "mapreduce.task.timeout=700"], BRISK)
     run.await_executions(2)
     executor = run.await_one("executor")

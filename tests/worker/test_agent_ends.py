@@ -13,10 +13,9 @@ from zmqmr.worker.hosted import HostedJob
 JOB = (
     "from mrjob.job import MRJob\nclass Job(MRJob):\n    def mapper(self, _, line):\n        yield line, 1\n"
 )
-NOBODY = 2**22 + 1  # no process can have this pid
 
 
-def end_with_an_open_job(place: Path, client: int) -> Path:
+def end_with_an_open_job(place: Path, goodbye: bytes) -> Path:
     """An agent that has committed a part of a job that is still open, then ends; the part's path."""
     script = place / "job.py"
     script.write_text(JOB)
@@ -24,6 +23,9 @@ def end_with_an_open_job(place: Path, client: int) -> Path:
     output = place / "out"
     output.mkdir(exist_ok=True)
     spec = make_spec(output_dir=str(output), bundle=bundle, bundle_sha256=digest)
+    lifeline, end = os.pipe()
+    os.write(end, goodbye)
+    os.close(end)
     agent = Agent(
         name="w",
         coordinator=f"ipc://{place}/coordinator",
@@ -31,29 +33,30 @@ def end_with_an_open_job(place: Path, client: int) -> Path:
         directory=str(place / "data"),
         slots=1,
         settings=Settings(),
-        lifeline=None,
+        lifeline=lifeline,
         spare=None,
-        client=client,
     )
     job = HostedJob(spec, str(place / "data"), Settings(), 1, agent.epoch, agent.send, None)
     part = output / "part-00000"
     part.write_text("committed\n")
     job._committed.append(str(part))
+    job._written_to.add(str(output))
     agent.jobs[spec.job] = job
-    agent._clean_up()
+    agent.run()
+    os.close(lifeline)
     assert not (place / "data").exists()
     return part
 
 
 def test_a_client_that_lives_keeps_its_output_although_it_has_heard_of_the_end_first(tmp_path: Path) -> None:
-    assert end_with_an_open_job(tmp_path, client=os.getppid()).exists()
+    assert end_with_an_open_job(tmp_path, goodbye=b"bye").exists()
 
 
 def test_the_output_of_a_client_that_is_gone_is_taken_back(tmp_path: Path) -> None:
-    assert not end_with_an_open_job(tmp_path, client=NOBODY).exists()
+    assert not end_with_an_open_job(tmp_path, goodbye=b"").exists()
 
 
 def test_output_that_is_marked_complete_is_never_taken_back(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "_SUCCESS").touch()
-    assert end_with_an_open_job(tmp_path, client=NOBODY).exists()
+    assert end_with_an_open_job(tmp_path, goodbye=b"").exists()

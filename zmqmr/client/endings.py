@@ -91,8 +91,8 @@ def uninterrupted(function: Callable[[], object]) -> None:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-    for number in came[:1]:
-        signal.raise_signal(number)
+    if came:
+        signal.raise_signal(came[0])
 
 
 def _terminate(number: int, _frame: FrameType | None) -> NoReturn:

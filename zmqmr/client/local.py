@@ -39,6 +39,8 @@ from zmqmr.settings import Settings
 
 log = logging.getLogger("mrjob.zeromq")
 
+_GOODBYE = b"bye"  # down the pipe by a client that cleans up itself: one that was killed says nothing
+
 _SOCKET_PATH_BYTES = 90  # a longer path to a directory leaves no room for a socket's name
 _QUIET_MILLISECONDS = 500  # without a message; then look whether the children live
 _RESTARTS = 5  # of a child, for one client
@@ -100,7 +102,6 @@ class LocalCluster:
             "shuffle": f"ipc://{self._sockets}/shuffle-{self._lives}",
             "directory": os.path.join(self._data, f"agent-{self._lives}"),
             "slots": self.slots,
-            "client": os.getpid(),
             "leftovers": [self._sockets, self._parent_directory],
         }
 
@@ -193,6 +194,7 @@ class LocalCluster:
 
     def _end(self) -> None:
         if self._lifeline >= 0:
+            os.write(self._lifeline_end, _GOODBYE)
             os.close(self._lifeline)
             os.close(self._lifeline_end)
             self._lifeline = -1

@@ -34,9 +34,7 @@ _KINDS: dict[str, type] = {
         scheduler.WorkersMissing,
     )
 }
-_TABLE = (
-    "event (number INTEGER PRIMARY KEY, version INTEGER, time REAL, kind TEXT, body BLOB, crc32 INTEGER)"
-)
+_TABLE = "event (number INTEGER PRIMARY KEY, version INTEGER, time REAL, kind TEXT, body BLOB, crc32 INTEGER)"
 _encode = msgspec.msgpack.Encoder().encode
 
 

@@ -1,7 +1,7 @@
 """Seals of intermediate files: what a file held when it was finished, checked by whoever reads it.
 
-A file that somebody cut, changed or deleted meanwhile, or that the drive gives back with other bytes, fails its
-reader instead of changing the job's result.
+A file that somebody cut, changed or deleted meanwhile, or that the drive gives back with other bytes,
+fails its reader instead of changing the job's result.
 """
 
 import os
@@ -31,7 +31,8 @@ def check(sealed: Seal) -> None:
     now = seal(sealed.path)
     if now.bytes != sealed.bytes:
         raise Corrupt(
-            f"the intermediate file {sealed.path} has {now.bytes} bytes, {sealed.bytes} were written", now.path
+            f"the intermediate file {sealed.path} has {now.bytes} bytes, {sealed.bytes} were written",
+            now.path,
         )
     if now.crc32 != sealed.crc32:
         raise Corrupt(

@@ -67,13 +67,12 @@ class Agent:
         settings: Settings,
         lifeline: int | None,
         spare: ExecutorProcess | None,
-        client: int = 0,
         leftovers: Sequence[str] = (),
     ):
         """`coordinator`, `shuffle`: endpoints. `directory`: where jobs live, the agent's own.
         `lifeline`: a descriptor that closes when the agent must end. `spare`: an executor started
-        ahead for the first job. `client`: pid of the parent that removes the directories `leftovers`
-        when it ends; if it is gone, the agent does."""
+        ahead for the first job. `leftovers`: directories that the client removes when it
+        ends; if it ends without a word, the agent does."""
         self.settings = settings
         self.name = name
         self.slots = slots
@@ -82,7 +81,8 @@ class Agent:
         self.jobs: dict[str, HostedJob] = {}
         self._lifeline = lifeline
         self._spare = spare
-        self._client, self._leftovers = client, leftovers
+        self._leftovers = leftovers
+        self._client_is_gone = False
         self._running = True
         self._shuffle_endpoint = shuffle
         self._context = context()
@@ -199,8 +199,9 @@ class Agent:
             job.serve(ready)
 
     def _check_lifeline(self, ready: set[int]) -> None:
-        if self._lifeline in ready:
+        if self._lifeline is not None and self._lifeline in ready:
             self._running = False
+            self._client_is_gone = not os.read(self._lifeline, 1)
 
     # --- messages ----------------------------------------------------------------------------
 
@@ -294,9 +295,8 @@ class Agent:
     def _clean_up(self) -> None:
         # A client that lives decides itself what becomes of the output; its news of the job's end may
         # have overtaken ours.
-        client_is_gone = bool(self._client) and os.getppid() != self._client
         for job in self.jobs.values():
-            job.abort() if client_is_gone else job.close()
+            job.abort() if self._client_is_gone else job.close()
         self.jobs.clear()
         if self._spare is not None:
             self._spare.close()
@@ -304,7 +304,7 @@ class Agent:
         self._shuffle.close()
         self._context.term()
         shutil.rmtree(self.directory, ignore_errors=True)
-        if client_is_gone:
+        if self._client_is_gone:
             for path in self._leftovers:
                 shutil.rmtree(path, ignore_errors=True)
 

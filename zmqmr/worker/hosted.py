@@ -88,6 +88,7 @@ class HostedJob:
         self._stores: dict[int, Partitions] = {}
         self._attempts: dict[tuple[str, int], _Attempt] = {}
         self._committed: list[str] = []  # part files
+        self._written_to: set[str] = set()  # directories of part files
         self._seals: dict[str, Seal] = {}  # of part files that a later stage reads
         self._confirmed: dict[AttemptId, None] = {}  # attempts whose commit was done here
         self._ready = False
@@ -191,6 +192,7 @@ class HostedJob:
             if not plan.partitions:
                 parts = self._parts_directory(plan)
                 os.makedirs(os.path.join(parts, TEMPORARY), exist_ok=True)
+                self._written_to.add(parts)
                 output = os.path.join(parts, TEMPORARY, name)
                 target = os.path.join(parts, part_name(launch.number, self._compress(plan)))
         except OSError as error:
@@ -387,15 +389,14 @@ class HostedJob:
     def abort(self) -> None:
         """Nobody will finish the job: close it, and take back the output that is not marked complete."""
         self.close()
-        for directory in {os.path.dirname(path) for path in self._committed}:
+        for directory in self._written_to:
             if os.path.exists(os.path.join(directory, SUCCESS)):
                 continue
             for path in self._committed:
                 if os.path.dirname(path) == directory:
                     with suppress(OSError):
                         os.unlink(path)
-            with suppress(OSError):
-                os.rmdir(os.path.join(directory, TEMPORARY))
+            shutil.rmtree(os.path.join(directory, TEMPORARY), ignore_errors=True)
 
     def close(self) -> None:
         """Kill what runs and remove what is left."""

@@ -70,9 +70,8 @@ class Job(MRJob):
         if self.options.pause:
             time.sleep(self.options.pause)
         attempt_id = os.environ.get("mapreduce_task_attempt_id", "")
-        if word == "bad" and self.options.how and attempt_id:
-            if int(attempt_id.rpartition("_")[2]) < self.options.times:
-                globals()[self.options.how]()
+        if word == "bad" and self.options.how and int(attempt_id.rpartition("_")[2]) < self.options.times:
+            globals()[self.options.how]()
 
     def mapper_init(self):
         self.note("mapper")
