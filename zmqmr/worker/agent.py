@@ -254,8 +254,11 @@ class Agent:
             job.close()
 
     def _clean_up(self) -> None:
+        # A client that lives decides itself what becomes of the output; its news of the job's end may
+        # have overtaken ours.
+        client_is_gone = bool(self._client) and os.getppid() != self._client
         for job in self.jobs.values():
-            job.abort()
+            job.abort() if client_is_gone else job.close()
         self.jobs.clear()
         if self._spare is not None:
             self._spare.close()
@@ -263,7 +266,7 @@ class Agent:
         self._shuffle.close()
         self._context.term()
         shutil.rmtree(self.directory, ignore_errors=True)
-        if self._client and os.getppid() != self._client:
+        if client_is_gone:
             for path in self._leftovers:
                 shutil.rmtree(path, ignore_errors=True)
 

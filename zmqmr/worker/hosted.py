@@ -10,7 +10,7 @@ import msgspec
 
 from zmqmr.core.plan import StagePlan, plan_stages
 from zmqmr.data.bundles import unpack
-from zmqmr.data.outputs import TEMPORARY
+from zmqmr.data.outputs import SUCCESS, TEMPORARY
 from zmqmr.errors import SpillError, ZmqmrError
 from zmqmr.messages import (
     AttemptDone,
@@ -316,12 +316,15 @@ class HostedJob:
         shutil.rmtree(os.path.join(self.directory, f"stage-{stage}"), ignore_errors=True)
 
     def abort(self) -> None:
-        """The job is left unfinished: close it, and take back the output it has committed."""
+        """Nobody will finish the job: close it, and take back the output that is not marked complete."""
         self.close()
-        for path in self._committed:
-            with suppress(OSError):
-                os.unlink(path)
         for directory in {os.path.dirname(path) for path in self._committed}:
+            if os.path.exists(os.path.join(directory, SUCCESS)):
+                continue
+            for path in self._committed:
+                if os.path.dirname(path) == directory:
+                    with suppress(OSError):
+                        os.unlink(path)
             with suppress(OSError):
                 os.rmdir(os.path.join(directory, TEMPORARY))
 
