@@ -99,7 +99,7 @@ class JobSpec(Struct, frozen=True):
     label: str
     script: str  # name of the job file in the working directory
     task_args: tuple[str, ...]  # the job's own switches, passed to every task
-    steps: tuple[Step, ...]
+    steps: Annotated[tuple[Step, ...], Meta(min_length=1)]
     splits: tuple[Split, ...]
     input_mode: Literal["lines", "nlines", "files"]  # nlines: key is the offset; files: mapper_raw
     output_dir: str  # absolute; must exist and be empty when the job starts

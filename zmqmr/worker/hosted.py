@@ -48,6 +48,9 @@ def part_name(number: int, compress: str) -> str:
     return f"part-{number:05d}" + (f".{compress}" if compress else "")
 
 
+LOADS = 4  # of a job whose executor is killed while it loads it
+
+
 class _Attempt:
     """An attempt that runs or waits for its commit."""
 
@@ -88,6 +91,7 @@ class HostedJob:
         self._stores: dict[int, Partitions] = {}
         self._attempts: dict[tuple[str, int], _Attempt] = {}
         self._committed: list[str] = []  # part files
+        self._loads = 0  # how often the job was loaded
         self._written_to: set[str] = set()  # directories of part files
         self._seals: dict[str, Seal] = {}  # of part files that a later stage reads
         self._confirmed: dict[AttemptId, None] = {}  # attempts whose commit was done here
@@ -105,6 +109,7 @@ class HostedJob:
 
     def _start_executor(self, spare: ExecutorProcess | None = None) -> None:
         self._ready = False
+        self._loads += 1
         if self.spec.setup_script or spare is None:
             if spare is not None:
                 spare.close()
@@ -162,6 +167,9 @@ class HostedJob:
         assert self._executor is not None
         how = self._executor.close()
         self._executor = None
+        if not self._ready and how.startswith("killed") and self._loads < LOADS:
+            self._start_executor()  # somebody killed it, not the job
+            return
         if not self._ready:
             failure = Failure(f"the process that loads the job ended: {how}", stderr=self._setup_words())
             self._send(OpenFailed(self.spec.job, self._epoch, failure))
