@@ -112,7 +112,7 @@ class JobSpec(Struct, frozen=True):
     sh: tuple[str, ...] = ("/bin/sh", "-ex")
     sort: tuple[str, ...] = ("sort",)
     setup_script: str = ""  # name in the working directory of the setup wrapper
-    sort_values: bool = False
+    job_class: str = ""  # qualified name of the class in the job file; empty: the one that the file runs
     skip_bad_records: Count = 0  # how many records that fail their mapper may be left out
 
 
@@ -347,24 +347,7 @@ class EndJob(Message, frozen=True):
     job: Name
 
 
-class Shutdown(Message, frozen=True):
-    """End this agent after cleaning up."""
-
-
-ToAgent = (
-    Welcome
-    | Beat
-    | Resync
-    | Refused
-    | OpenJob
-    | Launch
-    | Kill
-    | Commit
-    | Discard
-    | EndStage
-    | EndJob
-    | Shutdown
-)
+ToAgent = Welcome | Beat | Resync | Refused | OpenJob | Launch | Kill | Commit | Discard | EndStage | EndJob
 
 
 # --- client and coordinator ------------------------------------------------------------------

@@ -90,7 +90,7 @@ def test_a_plain_job(spec_of: Make, tmp_path: Path):
         "",
     )
     assert (spec.task_python, spec.task_args, spec.python_path) == ((), (), ())
-    assert (spec.sh, spec.sort, spec.sort_values) == (("/bin/sh", "-ex"), ("sort",), False)
+    assert (spec.sh, spec.sort) == (("/bin/sh", "-ex"), ("sort",))
     assert [p.file.path for s in spec.splits for p in s.pieces] == [str(tmp_path / "in.txt")]
     assert names(spec) == {"file/the_job.py": (tmp_path / "the_job.py").read_bytes()}
     assert os.path.isdir(spec.output_dir) and not os.listdir(spec.output_dir)
@@ -149,7 +149,6 @@ def test_compression_is_for_the_last_step(spec_of: Make):
 
 def test_sort_values_and_partitioner(spec_of: Make):
     spec = spec_of("SORT_VALUES = True\n" + textwrap.dedent(PLAIN))
-    assert spec.sort_values
     assert spec.steps[0].partitioner == Partitioner()
     assert spec.steps[0].jobconf["stream.num.map.output.key.fields"] == "2"
     by_fields = spec_of(

@@ -3,6 +3,7 @@
 A short job is over in a fraction of a second, so this module imports little before the job file does.
 """
 
+import errno
 import os
 import sys
 import traceback
@@ -47,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return EXIT_JOB_FAILED
     except (OSError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO) and not error.filename:
+            return _fail(f"cannot write to standard output: {error.strerror}", EXIT_JOB_FAILED)
         if not _raised_by_mrjob(error):
             raise
         return _fail(str(error), EXIT_USAGE)
@@ -58,6 +61,8 @@ def _run(args: Sequence[str]) -> int:
     path, *rest = args
     if path.startswith("-"):
         raise UsageError(f"the job file comes first, then its switches: zmqmr-run JOB.py {path} ...")
+    if sys.stdin is None:  # closed; mrjob would look into it
+        sys.stdin = open(os.devnull)  # noqa: SIM115  for as long as the process lives
     hook.install()
     # The last -r counts: the user's own one wins, however it is spelt. With one, help is about the runner.
     wants_help = not {"-h", "--help"}.isdisjoint(rest)

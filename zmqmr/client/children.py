@@ -2,6 +2,7 @@
 
 import base64
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +19,7 @@ def _coordinator(arguments: dict[str, Any]) -> None:
     from zmqmr.worker.spawn import name_process
 
     name_process("zmqmr-coord")
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     settings: Settings = arguments["settings"]
     state = State()
     page = StatusServer(state.snapshot, settings.status_port) if settings.status_port else None
@@ -37,6 +39,7 @@ def _agent(arguments: dict[str, Any]) -> None:
     from zmqmr.worker.spawn import ExecutorProcess, name_process
 
     name_process("zmqmr-agent")
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
     # Forked before the agent has a ZeroMQ context, whose threads no fork may have.
     spare = ExecutorProcess.fork(close=[arguments["lifeline"]])
@@ -58,7 +61,8 @@ def from_argument(argument: str) -> dict[str, Any]:
     return arguments
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """The main function when it is executed: what to be, and its arguments."""
     import mrjob.job  # noqa: F401  the executor is forked from here and needs it
 
     MAINS[sys.argv[1]](from_argument(sys.argv[2]))

@@ -101,10 +101,10 @@ def build(
         # As with mrjob's setup script, which puts each one in front of those before it.
         python_path=tuple(names.name("file", path) for path in reversed(runner._py_files())),
         task_python=task_python(runner),
-        sh=tuple(runner._sh_bin()),
+        sh=sh(runner),
         sort=tuple(runner._opts["sort_bin"] or ("sort",)),
         setup_script=names.name("file", wrapper) if wrapper else "",
-        sort_values=bool(runner._sort_values),
+        job_class=runner._job_class,
         skip_bad_records=int(runner._opts["skip_bad_records"] or 0),
     )
 
@@ -115,11 +115,26 @@ def task_args(runner: "ZeroMQMRJobRunner") -> tuple[str, ...]:
     return (*runner._mr_job_extra_args(), *(("--runner", alias) if alias else ()))
 
 
+def sh(runner: "ZeroMQMRJobRunner") -> tuple[str, ...]:
+    """The shell and its switches."""
+    command = tuple(runner._sh_bin())
+    _program(command[0], "--sh-bin")
+    return command
+
+
 def task_python(runner: "ZeroMQMRJobRunner") -> tuple[str, ...]:
     """The interpreter for tasks, () when it is the one that runs now."""
     command = tuple(runner._task_python_bin())
-    found = shutil.which(command[0]) or command[0]
+    found = _program(command[0], "--python-bin or --task-python-bin")
     return () if len(command) == 1 and _is_running(found) else command
+
+
+def _program(name: str, option: str) -> str:
+    """The path of a program; UsageError when there is none."""
+    found = shutil.which(name)
+    if found is None:
+        raise UsageError(f"no program {name!r} on PATH; give another {option}")
+    return found
 
 
 def _is_running(python: str) -> bool:

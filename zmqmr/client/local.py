@@ -10,7 +10,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,11 +19,12 @@ import zmq
 
 from zmqmr import __version__
 from zmqmr.client.endings import uninterrupted
-from zmqmr.errors import CoordinatorUnreachable
+from zmqmr.errors import CoordinatorUnreachable, ProtocolError, UsageError
 from zmqmr.messages import (
     Attach,
     AttemptReport,
     Cancel,
+    FromClient,
     JobEnded,
     JobSpec,
     JobUnknown,
@@ -35,13 +35,17 @@ from zmqmr.messages import (
     decode,
     encode,
 )
+from zmqmr.net.sockets import CONTROL_BYTES
 from zmqmr.settings import Settings
+from zmqmr.worker.spawn import ended, python_running
 
 log = logging.getLogger("mrjob.zeromq")
 
 _GOODBYE = b"bye"  # down the pipe by a client that cleans up itself: one that was killed says nothing
 
-_SOCKET_PATH_BYTES = 90  # a longer path to a directory leaves no room for a socket's name
+_SOCKET_PATH_BYTES = 75  # of a directory: with a longer one, a socket's path exceeds what Unix allows, 107
+_SUBMITS = 20  # of one job, to coordinators that were killed before they had it
+_CANCEL_SECONDS = 15.0  # for a cancelled job to end
 _QUIET_MILLISECONDS = 500  # without a message; then look whether the children live
 _RESTARTS = 5  # of a child, for one client
 _END_SECONDS = 10.0  # children that have not ended by then are killed
@@ -63,12 +67,7 @@ class LocalCluster:
         self._lifeline = self._lifeline_end = -1  # the pipe that children watch, and its other end
 
     def __enter__(self) -> "LocalCluster":
-        base = self._parent_directory
-        if len(os.path.abspath(base).encode()) > _SOCKET_PATH_BYTES:
-            base = tempfile.gettempdir()
-        self._sockets = tempfile.mkdtemp(
-            prefix="zmqmr-", dir=base if base != self._parent_directory else None
-        )
+        self._sockets = tempfile.mkdtemp(prefix="zmqmr-", dir=_short_directory())
         self._data = tempfile.mkdtemp(prefix="zmqmr-data-", dir=self._parent_directory)
         self._endpoint = f"ipc://{self._sockets}/coordinator"
         self._lifeline, self._lifeline_end = os.pipe()
@@ -118,7 +117,7 @@ class LocalCluster:
         arguments = self._arguments(what) | more
         inherited = [arguments[key] for key in ("lifeline", "status_line") if arguments.get(key) is not None]
         process = subprocess.Popen(
-            [sys.executable, "-m", "zmqmr.client.children", what, to_argument(arguments)],
+            [*python_running("zmqmr.client.children"), what, to_argument(arguments)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             pass_fds=inherited,
@@ -139,42 +138,61 @@ class LocalCluster:
         zmq_context = context()
         socket = control_client(zmq_context, self._endpoint, b"client:" + os.urandom(8).hex().encode())
         try:
-            socket.send(encode(Submit(spec, __version__)))
+            submit = checked(Submit(spec, __version__))
+            socket.send(submit)
             try:
-                return self._follow(socket, spec, on_message)
+                return self._follow(socket, spec.job, submit, on_message)
             except KeyboardInterrupt:
                 socket.send(encode(Cancel(spec.job)))
-                self._follow(socket, spec, lambda message: None)
+                self._await_end(socket)
                 raise
         finally:
             socket.close()
             zmq_context.term()
 
     def _follow(
-        self, socket: Any, spec: JobSpec, on_message: Callable[[JobUpdate | AttemptReport], None]
+        self,
+        socket: Any,
+        job: str,
+        submit: bytes,
+        on_message: Callable[[JobUpdate | AttemptReport], None],
     ) -> JobEnded:
         poller = zmq.Poller()
         poller.register(socket, zmq.POLLIN)
+        submits = 1
         while True:
             if not poller.poll(_QUIET_MILLISECONDS):
                 self._check_children()
-                socket.send(encode(Attach(spec.job)))
+                socket.send(encode(Attach(job)))
                 continue
             message = decode(socket.recv(), ToClient)
             if isinstance(message, JobEnded):
                 return message
             if isinstance(message, Refused):
                 raise CoordinatorUnreachable(f"the coordinator refused the job: {message.reason}")
-            if isinstance(message, JobUnknown):
-                socket.send(encode(Submit(spec, __version__)))  # it was killed before it read the first
+            if isinstance(message, JobUnknown):  # it was killed before it read the first
+                submits += 1
+                if submits > _SUBMITS:
+                    raise CoordinatorUnreachable(f"{_SUBMITS} coordinators did not take the job")
+                socket.send(submit)
             else:
                 on_message(message)
+
+    def _await_end(self, socket: Any) -> None:
+        """Give a cancelled job time to end; what is left after that is killed with the children."""
+        deadline = time.monotonic() + _CANCEL_SECONDS
+        while time.monotonic() < deadline:
+            if socket.poll(_QUIET_MILLISECONDS):
+                if isinstance(decode(socket.recv(), ToClient), JobEnded | JobUnknown):
+                    return
+            else:
+                self._check_children()
 
     def _check_children(self) -> None:
         """Start a child that has ended again; CoordinatorUnreachable when it ends too often."""
         for pid, what in list(self._children.items()):
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            if not ended:
+            status = ended(pid)
+            if status is None:
                 continue
             del self._children[pid]
             code = os.waitstatus_to_exitcode(status)
@@ -201,7 +219,7 @@ class LocalCluster:
         deadline = time.monotonic() + _END_SECONDS
         while self._children:
             for pid in list(self._children):
-                if os.waitpid(pid, os.WNOHANG)[0]:
+                if ended(pid) is not None:
                     del self._children[pid]
             if self._children and time.monotonic() > deadline:
                 for pid in self._children:
@@ -211,6 +229,30 @@ class LocalCluster:
                 time.sleep(0.002)
         for directory in (self._data, self._sockets):
             shutil.rmtree(directory, ignore_errors=True)
+
+
+def checked(submit: Submit) -> bytes:
+    """The message as bytes, if a coordinator takes it; UsageError otherwise."""
+    try:
+        frame = encode(submit)
+        decode(frame, FromClient)
+    except (UnicodeEncodeError, ProtocolError) as error:
+        raise UsageError(f"the job cannot be submitted: {error}; check its switches and settings") from error
+    if len(frame) > CONTROL_BYTES:
+        raise UsageError(
+            f"the description of the job has {len(frame)} bytes, {CONTROL_BYTES} fit; give fewer inputs"
+        )
+    return frame
+
+
+def _short_directory() -> str:
+    """A directory whose path leaves room for the name of a socket."""
+    for directory in (tempfile.gettempdir(), "/tmp", "/var/tmp"):
+        if len(os.path.abspath(directory).encode()) <= _SOCKET_PATH_BYTES and os.access(directory, os.W_OK):
+            return directory
+    raise UsageError(
+        f"TMPDIR is longer than {_SOCKET_PATH_BYTES} bytes and /tmp cannot be written; set TMPDIR"
+    )
 
 
 def _has_one_thread() -> bool:

@@ -2,12 +2,15 @@
 
 import os
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from types import FrameType
 from typing import Any
 
 from mrjob.bin import MRJobBinRunner
 from mrjob.conf import combine_dicts, combine_local_envs
+from mrjob.job import MRJob
 from mrjob.step import StepFailedException
 
 from zmqmr.client import jobspec, options
@@ -42,6 +45,7 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
     def __init__(self, **kwargs: Any):
         self._foreign: set[str] = set()
         self._counters: list[dict[str, dict[str, int]]] = []
+        self._job_class = _class_that_makes_runner()
         self._failed_step: int | None = None
         self._output_dir: str | None
         self._setup_wrapper_script_path: str | None
@@ -79,10 +83,18 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
     def _check_options(self) -> None:
         if self._opts["task_runner_alias"]:
             options.check_alias(self._opts["task_runner_alias"])
+        if self._opts["local_tmp_dir"]:
+            self._opts["local_tmp_dir"] = os.path.abspath(self._opts["local_tmp_dir"])
+        self._check_skipping()
         version = self._opts["hadoop_version"]
         if version and not re.match(r"^\d+(\.\d+)*", str(version)):
             raise UsageError(f"hadoop_version is {version!r}; it must be like 2.7.1")
         self._slots()
+
+    def _check_skipping(self) -> None:
+        given = self._opts["skip_bad_records"]
+        if given is not None and (not isinstance(given, int) or given < 0):
+            raise UsageError(f"skip_bad_records is {given!r}; it must be a number of records, 0 or more")
 
     def _slots(self) -> int:
         """How many attempts run at a time."""
@@ -310,3 +322,14 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
             log.info("Streaming final output from %s...", directory)
             with said_to_user():
                 yield from outputs.stream(outputs.parts(directory))
+
+
+def _class_that_makes_runner() -> str:
+    """The qualified name of the job class whose make_runner is among the callers; "" when there is none,
+    or when it cannot be found in its file by that name."""
+    code = MRJob.make_runner.__code__
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code is not code:
+        frame = frame.f_back
+    name: str = type(frame.f_locals["self"]).__qualname__ if frame is not None else ""
+    return "" if "<" in name else name

@@ -166,7 +166,9 @@ class Coordinator:
     def _receive(self, peer: bytes, frame: bytes) -> None:
         try:
             message = decode(frame, _FromAnyone)
-        except ProtocolError:
+        except ProtocolError as error:
+            if peer.startswith(b"client:"):
+                self._send(peer, Refused(str(error)))
             return
         if isinstance(message, Register):
             self._register(peer, message)

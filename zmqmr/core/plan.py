@@ -46,8 +46,9 @@ def plan_stages(spec: JobSpec) -> tuple[StagePlan, ...]:
     """The stages of a job, in the order they run.
 
     A stage of more than one link holds Python substeps only. A cut without a shuffle, after which
-    part files are read, comes before and after each substep that runs as a command, and after each
-    step when the output of steps is wanted.
+    part files are read, comes before and after each substep that runs as a command, between steps whose
+    jobconf differs, because a process has one environment, and after each step when the output of steps
+    is wanted.
     """
     stages: list[StagePlan] = []
     chain = _Chain("map", None, len(spec.splits), 0)
@@ -71,7 +72,8 @@ def plan_stages(spec: JobSpec) -> tuple[StagePlan, ...]:
     for number, step in enumerate(spec.steps):
         if step.mapper is not None:
             as_command = runs_as_command(spec, step.mapper)
-            if chain.links and (as_command or chain.ends_in_command):
+            before = spec.steps[chain.links[0][0]].jobconf if chain.links else step.jobconf
+            if chain.links and (as_command or chain.ends_in_command or before != step.jobconf):
                 close(0, number - 1)
                 chain = _Chain("map", len(stages) - 1, stages[-1].tasks, number)
             chain.links.append((number, "mapper"))

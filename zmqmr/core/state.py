@@ -4,10 +4,10 @@ from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum
 
+from zmqmr.core.counters import count_all
 from zmqmr.core.plan import StagePlan, plan_stages
 from zmqmr.messages import AttemptDone, Counters, Failure, JobSpec, RecordAt, StageProgress
 
-COUNTER_LIMIT = 2**63 - 1  # what a message can carry, and Hadoop's counters can hold
 STORY_LENGTH = 50  # events kept for each task
 
 
@@ -127,11 +127,7 @@ class Job:
     def count(self, counters: dict[str, Counters]) -> None:
         """Add the counters of a committed attempt."""
         for step, groups in counters.items():
-            for group, names in groups.items():
-                mine = self.counters[int(step)].setdefault(group, {})
-                for name, amount in names.items():
-                    total = mine.get(name, 0) + amount
-                    mine[name] = max(-COUNTER_LIMIT, min(COUNTER_LIMIT, total))
+            count_all(self.counters[int(step)], groups)
 
     def progress(self) -> tuple[StageProgress, ...]:
         return tuple(self._progress_of(stage) for stage in self.stages)

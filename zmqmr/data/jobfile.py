@@ -34,8 +34,10 @@ class _Calls:
             self.job_class = job_class
 
 
-def load_job_class(path: str, argv: Sequence[str] = ()) -> Any:
+def load_job_class(path: str, argv: Sequence[str] = (), name: str = "") -> Any:
     """The job class of a file, without running the job.
+
+    With a qualified `name`, the class of that name, wherever the file stops. Otherwise:
 
     It is the class that the file calls `.run()` on (or makes a runner of); else the only MRJob subclass that
     the file itself defines. The file sees `sys.argv == [path, *argv]`. Raises JobFileError when the file
@@ -52,14 +54,26 @@ def load_job_class(path: str, argv: Sequence[str] = ()) -> Any:
         try:
             module = _execute(path, argv, code)
         except _Stop:
-            return calls.job_class
+            return _named(path, name) if name else calls.job_class
         except SystemExit as error:
             raise JobFileError(
                 f"{path} ended with exit status {error.code!r} before it ran a job; {_ADVICE}"
             ) from error
         except Exception as error:
             raise JobFileError(_explain(path, error)) from error
-    return calls.job_class or _only_class(path, module)
+    return _named(path, name) if name else calls.job_class or _only_class(path, module)
+
+
+def _named(path: str, name: str) -> Any:
+    """The class of that qualified name in the executed file."""
+    found: Any = sys.modules["__main__"]
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if not isinstance(found, type):
+        raise JobFileError(
+            f"{path} has no class {name} before it runs a job; define it at the top of the file"
+        )
+    return found
 
 
 def run_job_file(path: str, argv: Sequence[str] = ()) -> None:

@@ -33,7 +33,6 @@ from zmqmr.messages import (
     Refused,
     Register,
     Resync,
-    Shutdown,
     ToAgent,
     Welcome,
     decode,
@@ -109,7 +108,6 @@ class Agent:
             Discard: self._discard,
             EndStage: self._end_stage,
             EndJob: self._end_job,
-            Shutdown: self._shutdown,
         }
 
     # --- the loop ----------------------------------------------------------------------------
@@ -249,9 +247,6 @@ class Agent:
         """End this life; whoever started the agent starts another."""
         print(f"zmqmr worker {self.name}: {reason}; it ends and is started again", file=sys.stderr)
         self.exit_code = EXIT_UNREACHABLE
-        self._running = False
-
-    def _shutdown(self, message: Shutdown) -> None:
         self._running = False
 
     def _open_job(self, message: OpenJob) -> None:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from zmqmr.core.counters import count
 from zmqmr.core.plan import runs_as_command
 from zmqmr.data.inputs import copy_decompressed, raw_name, read_blocks
 from zmqmr.data.seals import check
@@ -144,8 +145,8 @@ class Attempt:
                 offset += len(line) + 1
 
     def _set_aside(self, record: bytes) -> None:
-        names = self.counters.setdefault(str(self.launch.links[0][0]), {}).setdefault("zmqmr", {})
-        names["skipped_records"] = names.get("skipped_records", 0) + 1
+        step = str(self.launch.links[0][0])
+        count(self.counters.setdefault(step, {}), "zmqmr", "skipped_records", 1)
         with open(os.path.join(self.directory, SKIPPED), "ab") as file:
             file.write(record + b"\n")
 

@@ -8,6 +8,7 @@ from zmqmr.data.codecs import ROUND_TRIP_TYPES, json_dumps, json_loads, line_wri
 from zmqmr.worker.command import pipe_through
 from zmqmr.worker.links import Substep
 from zmqmr.worker.sinks import Pairs, Sink, Writer
+from zmqmr.worker.stock import is_stock
 
 if TYPE_CHECKING:
     from zmqmr.worker.attempt import Attempt
@@ -27,13 +28,12 @@ class Combiner:
         self._table: dict[str, list[Any]] = {}
         self._lines: list[bytes] = []
         self._as_command = runs_as_command(attempt.spec, attempt.spec.steps[number].combiner)
-        self._substep = None if self._as_command else Substep(attempt, number, "combiner")
         self._write = line_writer(writer) if writer is not None else None
         fast = (
             writer is not None
             and writer_kind(writer) == "json"
-            and self._substep is not None
-            and self._substep.stock
+            and not self._as_command
+            and is_stock(attempt.job_class, "combiner")
         )
         self.add_all: Callable[[Pairs], None] = self._add_values if fast else self._add_encoded
 
@@ -43,7 +43,7 @@ class Combiner:
             if type(key) is str:
                 if type(value) not in safe:
                     value = json_loads(json_dumps(value))
-                room -= 1
+                room -= 1 + len(value) // 64 if type(value) is str else 1
                 if key in table:
                     table[key].append(value)
                 else:
@@ -81,10 +81,10 @@ class Combiner:
             self._combine_lines(lines)
 
     def _combine_table(self) -> None:
-        assert self._substep is not None
-        step, add_all = self._substep.step, self._sink.add_all
+        substep = self._new_substep()
+        step, add_all = substep.step, self._sink.add_all
         combiner, init, final = step["combiner"], step["combiner_init"], step["combiner_final"]
-        output = self._substep.send_output_to(self._sink)
+        output = substep.send_output_to(self._sink)
         if init:
             add_all(init() or ())
         table, self._table = self._table, {}
@@ -96,13 +96,17 @@ class Combiner:
             add_all(final() or ())
         output.end()
 
+    def _new_substep(self) -> Substep:
+        """A fresh instance of the job for each run: a combiner may keep what it has seen."""
+        return Substep(self._attempt, self._number, "combiner")
+
     def _combine_lines(self, lines: list[bytes]) -> None:
         lines.append(b"")
         block = b"\n".join(lines)
-        if self._substep is None:
+        if self._as_command:
             pipe_through(self._attempt, (self._number, "combiner"), iter([block]), self._sink)
         else:
-            self._substep.run_stock(iter([block]), self._sink)
+            self._new_substep().run_stock(iter([block]), self._sink)
 
     def finish(self) -> None:
         self._combine()

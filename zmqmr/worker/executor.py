@@ -13,12 +13,14 @@ import signal
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
+from zmqmr.core.counters import count, count_all
 from zmqmr.data.jobfile import load_job_class
-from zmqmr.errors import ZmqmrError
+from zmqmr.errors import ProtocolError, ZmqmrError
 from zmqmr.messages import (
     AttemptDone,
     AttemptEnded,
@@ -43,7 +45,7 @@ from zmqmr.worker.attempt import run_attempt
 from zmqmr.worker.explain import excerpt
 from zmqmr.worker.marker import read_marker
 from zmqmr.worker.spawn import adopt_orphans, describe_status, fork, name_process
-from zmqmr.worker.taskenv import with_environ
+from zmqmr.worker.taskenv import task_env, with_environ
 
 _REPORT = re.compile(rb"reporter:(?:counter:([^,]*),([^,]*),(-?\d{1,18})|status:(.*))$")
 _READ_BYTES = 65536
@@ -80,9 +82,9 @@ class _StandardError:
         if status is not None:
             self.status = status.decode("utf-8", "replace")[:1000]
         else:
-            names = self.counters.setdefault(group.decode("utf-8", "replace"), {})
-            key = name.decode("utf-8", "replace")
-            names[key] = names.get(key, 0) + int(amount)
+            count(
+                self.counters, group.decode("utf-8", "replace"), name.decode("utf-8", "replace"), int(amount)
+            )
         return True
 
     def _keep(self, data: bytes) -> None:
@@ -212,7 +214,7 @@ class Executor:
         if descriptor == child.stderr_fd:
             self._read_stderr(child)
         elif descriptor == child.result.fd:
-            self._read_result(child, child.result.receive())
+            self._read_result(child, child.result.receive)
         else:
             self._ended(child)
         if events & select.POLLHUP and not events & select.POLLIN:
@@ -234,21 +236,25 @@ class Executor:
             )
         return bool(data)
 
-    def _read_result(self, child: _Child, frames: list[bytes]) -> None:
-        for frame in frames:
-            message = decode(frame, FromAttempt)
-            if isinstance(message, AttemptProgress):
-                self._tell(message)
-            elif isinstance(message, AttemptDone):
-                child.done = message
-            elif isinstance(message, AttemptFailed):
-                child.failure = message.failure
+    def _read_result(self, child: _Child, read: Callable[[], list[bytes]]) -> None:
+        """Take what an attempt reports. A job that writes into descriptors it did not open fails itself."""
+        try:
+            for message in [decode(frame, FromAttempt) for frame in read()]:
+                if isinstance(message, AttemptProgress):
+                    self._tell(message)
+                elif isinstance(message, AttemptDone):
+                    child.done = message
+                elif isinstance(message, AttemptFailed):
+                    child.failure = message.failure
+        except ProtocolError as error:
+            child.failure = Failure(f"the job wrote into a descriptor that is not its own: {error}")
+            child.open.discard(child.result.fd)
 
     def _ended(self, child: _Child) -> None:
         """Collect what an attempt left, end what it started, and report."""
         status = _reap(child)
         self._kill_strays(child)
-        self._read_result(child, child.result.drain())
+        self._read_result(child, child.result.drain)
         for _ in range(1024):  # a grandchild that left the group may write for ever
             if not self._read_stderr(child):
                 break
@@ -298,7 +304,9 @@ class Executor:
 def _load(begin: Begin) -> tuple[Any, Any]:
     """The job's class, and the random generator's state if loading the job seeded it."""
     os.chdir(begin.work)
-    os.environ.update(with_environ(os.environ, begin.spec.cmdenv))
+    # Job files may look at their settings while they are imported.
+    variables = task_env(begin.spec, 0, "mapper", 0, 1, begin.work, None)
+    os.environ.update(with_environ(os.environ, variables))
     paths = [os.path.join(begin.work, name) for name in begin.spec.python_path]
     if paths:
         inherited = os.environ.get("PYTHONPATH")
@@ -314,7 +322,9 @@ def _load(begin: Begin) -> tuple[Any, Any]:
     random.seed = seed
     try:
         argv = ["--step-num=0", "--mapper", *begin.spec.task_args]
-        job_class = None if begin.spec.task_python else load_job_class(begin.spec.script, argv)
+        job_class = (
+            None if begin.spec.task_python else load_job_class(begin.spec.script, argv, begin.spec.job_class)
+        )
     finally:
         random.seed = stock_seed
     return job_class, random.getstate() if seeded else None
@@ -376,11 +386,7 @@ def _with_counters(child: _Child) -> AttemptDone:
         number: {group: dict(names) for group, names in groups.items()}
         for number, groups in child.done.counters.items()
     }
-    mine = counters.setdefault(step, {})
-    for group, names in child.stderr.counters.items():
-        into = mine.setdefault(group, {})
-        for name, amount in names.items():
-            into[name] = into.get(name, 0) + amount
+    count_all(counters.setdefault(step, {}), child.stderr.counters)
     return msgspec.structs.replace(child.done, counters=counters)
 
 
@@ -389,11 +395,14 @@ def serve(channel: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     name_process("zmqmr-executor")
+    sys.stdout.flush()
+    os.dup2(2, 1)  # what a job file prints while it is imported is no data
     adopt_orphans()
     Executor(channel, Settings.from_environ()).serve()
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """The main function when it is executed: the channel's descriptor is the argument."""
     import mrjob.job  # noqa: F401  import it before a job asks for it
 
     serve(int(sys.argv[1]))

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -69,6 +70,32 @@ class _Attempt:
         return self.launch.task, self.launch.attempt
 
 
+class _Unpacking(threading.Thread):
+    """Unpacks the job's bundle beside the agent's loop: with large files it takes longer than a lost
+    worker may be silent."""
+
+    def __init__(self, spec: JobSpec, directory: str):
+        super().__init__(daemon=True)
+        self._spec, self._directory = spec, directory
+        self._error: Exception | None = None
+        self.fd, self._end = os.pipe()  # closes when it is done
+        self.start()
+
+    def run(self) -> None:
+        try:
+            unpack(self._spec.bundle, self._spec.bundle_sha256, self._directory)
+        except (ZmqmrError, OSError) as error:
+            self._error = error
+        finally:
+            os.close(self._end)
+
+    def finish(self) -> Exception | None:
+        """Wait for its end; why it failed, if it did."""
+        self.join()
+        os.close(self.fd)
+        return self._error
+
+
 class HostedJob:
     """One job on this host. Everything it leaves is below its directory and the output's `_temporary`."""
 
@@ -98,16 +125,32 @@ class HostedJob:
         self._ready = False
         self._pending: list[Run] = []  # until the executor is ready
         self._executor: ExecutorProcess | None = None
+        self._spare = executor
+        self._unpacking: _Unpacking | None = None
         try:
             os.makedirs(self.directory)
-            unpack(spec.bundle, spec.bundle_sha256, self.work)
-            self._start_executor(executor)
-        except (ZmqmrError, OSError) as error:
-            self._send(OpenFailed(spec.job, epoch, Failure(f"cannot open the job: {error}")))
+            self._unpacking = _Unpacking(spec, self.work)
+        except OSError as error:
+            self._cannot_open(error)
+
+    def _cannot_open(self, error: Exception) -> None:
+        self._send(OpenFailed(self.spec.job, self._epoch, Failure(f"cannot open the job: {error}")))
+
+    def _unpacked(self, unpacking: "_Unpacking") -> None:
+        self._unpacking = None
+        error = unpacking.finish()
+        if error is None:
+            try:
+                self._start_executor(self._spare)
+            except OSError as failed:
+                error = failed
+        if error is not None:
+            self._cannot_open(error)
 
     # --- the executor ------------------------------------------------------------------------
 
     def _start_executor(self, spare: ExecutorProcess | None = None) -> None:
+        self._spare = None
         self._ready = False
         self._loads += 1
         if self.spec.setup_script or spare is None:
@@ -124,6 +167,8 @@ class HostedJob:
         found = [descriptor for store in self._stores.values() for descriptor in store.descriptors]
         if self._executor is not None:
             found.append(self._executor.fd)
+        if self._unpacking is not None:
+            found.append(self._unpacking.fd)
         return found
 
     def serve(self, ready: set[int]) -> None:
@@ -132,6 +177,8 @@ class HostedJob:
             for descriptor in store.descriptors:
                 if descriptor in ready:
                     store.sort_ended(descriptor)
+        if self._unpacking is not None and self._unpacking.fd in ready:
+            self._unpacked(self._unpacking)
         if self._executor is not None and self._executor.fd in ready:
             for frame in self._executor.receive():
                 self._from_executor(decode(frame, FromExecutor))
@@ -408,6 +455,10 @@ class HostedJob:
 
     def close(self) -> None:
         """Kill what runs and remove what is left."""
+        if self._unpacking is not None:
+            self._unpacking.finish()
+        if self._spare is not None:
+            self._spare.close()
         if self._executor is not None:
             self._executor.close()
             self._executor = None

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
+from zmqmr.core.counters import count
 from zmqmr.core.plan import plan_stages
 from zmqmr.data.codecs import block_decoder, line_writer, loads_for
 from zmqmr.messages import Counters
@@ -53,8 +54,7 @@ class _Reports(io.RawIOBase):
         for line in data.splitlines(keepends=True):
             if counter := _COUNTER.match(line):
                 group, name = counter[1].decode("utf-8", "replace"), counter[2].decode("utf-8", "replace")
-                names = self._counters.setdefault(group, {})
-                names[name] = names.get(name, 0) + int(counter[3])
+                count(self._counters, group, name, int(counter[3]))
             elif status := _STATUS.match(line):
                 self._attempt.set_status(status[1].decode("utf-8", "replace"))
             else:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 SLICE = "slice"  # in an attempt's directory
 SLICE_BYTES = 16 * MIB  # of input kept: its end, where the failing record is
+BUNDLE_BYTES = 64 * MIB  # of a job's files: a job with more has no repro bundle
 KEEP_BYTES = 1024 * MIB  # of all bundles
 KEEP_FILES = 100
 
@@ -84,7 +85,7 @@ def _reduce_input(attempt: "Attempt", marked: bool) -> Iterator[bytes]:
 def keep_bundle(spec: JobSpec, launch: Launch, directory: str, failure: Failure, settings: Settings) -> str:
     """Make the bundle of a failed attempt that left a slice in `directory`; its path, or "" without one."""
     source = os.path.join(directory, SLICE)
-    if not launch.links or not os.path.exists(source):
+    if not launch.links or not os.path.exists(source) or os.path.getsize(spec.bundle) > BUNDLE_BYTES:
         return ""
     step, kind = launch.links[0]
     piece = launch.split.pieces[0] if launch.split is not None and launch.split.pieces else None

@@ -7,7 +7,7 @@ from typing import IO, TYPE_CHECKING, Any
 from zlib import crc32
 
 from zmqmr.data.codecs import json_dumps, line_writer, writer_kind
-from zmqmr.errors import ProtocolError
+from zmqmr.errors import LineTooLong
 from zmqmr.messages import FrameCount, Partitioner
 from zmqmr.net.frames import BUFFERED_BYTES, largest_payload, pack
 from zmqmr.net.sockets import context, hand_over, shuffle_client
@@ -118,9 +118,10 @@ class Shuffle:
 
     def _send(self, partition: int, payload: bytes) -> None:
         if len(payload) > self._largest:
-            raise ProtocolError(
-                f"a record of {len(payload)} bytes is too long to shuffle;"
-                " yield smaller values or raise ZMQMR_MAX_LINE_BYTES"
+            raise LineTooLong(
+                f"the job yields a record of about {len(payload)} bytes, too long to shuffle;"
+                " yield smaller values or raise ZMQMR_MAX_LINE_BYTES",
+                self._attempt.position.path,
             )
         launch = self._attempt.launch
         frame = pack(

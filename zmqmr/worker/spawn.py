@@ -28,6 +28,23 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)  # it ended before we asked
 
 
+def python_running(module: str) -> list[str]:
+    """The command that runs `module`.main(), without the current directory among the places to import
+    from: it is the user's, and may hold a file named like a library."""
+    code = f"import sys; sys.path[:1] = [p for p in sys.path[:1] if p]; from {module} import main; main()"
+    return [sys.executable, "-c", code]
+
+
+def ended(pid: int) -> int | None:
+    """The wait status of a child that has ended, None while it runs. 0 when nobody can tell: a program
+    that ignores SIGCHLD has its children's statuses thrown away."""
+    try:
+        found, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return 0
+    return status if found else None
+
+
 def name_process(name: str) -> None:
     """What ps and top call this process; the first 15 characters count."""
     with open("/proc/self/comm", "w") as file:
@@ -90,7 +107,7 @@ class ExecutorProcess:
     def execute(cls, spec: JobSpec, work: str) -> "ExecutorProcess":
         """Start an executor as a program of its own, through the job's setup script if it has one."""
         ours, theirs = channel_pair()
-        command = [sys.executable, "-m", "zmqmr.worker.executor", str(theirs.fileno())]
+        command = [*python_running("zmqmr.worker.executor"), str(theirs.fileno())]
         if spec.setup_script:
             command = [*spec.sh, spec.setup_script, *command]
         environment = with_environ(os.environ, spec.cmdenv)
