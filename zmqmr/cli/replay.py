@@ -8,10 +8,7 @@ import tempfile
 import traceback
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from zmqmr.client.texts import one_line
-from zmqmr.data.bundles import unpack
 from zmqmr.data.jobfile import load_job_class
 from zmqmr.errors import EXIT_JOB_FAILED, EXIT_OK, UsageError
 
@@ -31,6 +28,8 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def run(args: argparse.Namespace) -> int:
     """Print what the task yields; 0, or 1 when it fails again, with the traceback."""
+    from zmqmr.data.bundles import unpack  # imported late: `zmqmr doctor` works without any library
+
     with tempfile.TemporaryDirectory(prefix="zmqmr-replay-") as directory:
         recipe = _unpack(args.bundle, directory)
         what = one_line(f"{recipe.task} of {recipe.job}, which failed: {recipe.reason}")
@@ -46,7 +45,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _unpack(path: str, directory: str) -> "Recipe":
     """The three files of a repro bundle, and no others, whatever the archive holds."""
-    from zmqmr.worker.repro import Recipe  # imports mrjob, which other commands do without
+    import msgspec
+
+    from zmqmr.worker.repro import Recipe
 
     try:
         with tarfile.open(path) as tar:
