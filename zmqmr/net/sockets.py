@@ -6,6 +6,8 @@ import zmq
 
 CONTROL_BYTES = 256 * 1024**2  # largest control message: a job of very many inputs
 CONTROL_MESSAGES = 10_000  # high-water mark of a control connection
+RECONNECT_MILLISECONDS = 2  # the first wait of a peer that came before the coordinator; it doubles
+RECONNECT_MAX_MILLISECONDS = 1000
 FRAME_SLACK = 8 * 1024**2  # a shuffle frame may exceed the settings' size by what an attempt buffers
 
 
@@ -36,6 +38,8 @@ def control_client(context: "zmq.Context[Any]", endpoint: str, identity: bytes) 
     peers of one identity lose each other's messages silently."""
     socket = _bounded(context.socket(zmq.DEALER), CONTROL_MESSAGES, CONTROL_BYTES)
     socket.set(zmq.IDENTITY, identity)
+    socket.set(zmq.RECONNECT_IVL, RECONNECT_MILLISECONDS)
+    socket.set(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MILLISECONDS)
     socket.connect(endpoint)
     return socket
 
