@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from zmqmr.coordinator.journal import Journal
-from zmqmr.core.scheduler import (
+from zmqmr.core.events import (
     AttemptSilent,
     CoordinatorRestarted,
     Event,

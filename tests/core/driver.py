@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from dataclasses import astuple
 from typing import Any, TypeVar
 
-from zmqmr.core.scheduler import Command, Event, Inform, Reported, Scheduler, Tell, Tick, WorkerJoined
+from zmqmr.core.events import Command, Event, Inform, Reported, Tell, Tick, WorkerJoined
+from zmqmr.core.scheduler import Scheduler
 from zmqmr.core.state import Job, Stage, Task, TaskState
 from zmqmr.messages import (
     AttemptDone,

@@ -3,7 +3,7 @@
 from core.driver import CLIENT, Driver
 from core.strategies import make_spec
 
-from zmqmr.core.scheduler import JobSubmitted
+from zmqmr.core.events import JobSubmitted
 from zmqmr.messages import AttemptFailed, Failure, Launch, RecordAt
 
 MAP = "map-0-00000"

@@ -5,12 +5,8 @@ from typing import Any
 from core.driver import CLIENT, Driver
 from core.strategies import MAP_REDUCE, make_spec
 
-from zmqmr.core.scheduler import (
-    ClientAttached,
-    CoordinatorRestarted,
-    JobSubmitted,
-    Scheduler,
-)
+from zmqmr.core.events import ClientAttached, CoordinatorRestarted, JobSubmitted
+from zmqmr.core.scheduler import Scheduler
 from zmqmr.core.state import TaskState
 from zmqmr.messages import (
     AttemptDone,

@@ -8,7 +8,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from zmqmr.core.scheduler import COMMIT_SECONDS, JobCancelled, JobSubmitted, WorkerLost
+from zmqmr.core.events import JobCancelled, JobSubmitted, WorkerLost
+from zmqmr.core.scheduler import COMMIT_SECONDS
 from zmqmr.core.state import TaskState
 from zmqmr.messages import (
     AttemptDone,

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from core.strategies import COMMAND, MAP_ONLY, MAP_REDUCE, SCRIPT, make_spec, make_step
 
-from zmqmr.core.scheduler import Command, Inform, JobSubmitted, Reported, Scheduler, Tick, WorkerJoined
+from zmqmr.core.events import Command, Inform, JobSubmitted, Reported, Tick, WorkerJoined
+from zmqmr.core.scheduler import Scheduler
 from zmqmr.messages import (
     AttemptDone,
     AttemptFailed,

@@ -15,23 +15,23 @@ from typing import Any
 
 import msgspec
 
-from zmqmr.core import scheduler
-from zmqmr.core.scheduler import Event
+from zmqmr.core import events
+from zmqmr.core.events import Event
 
 VERSION = 1
 _KINDS: dict[str, type] = {
     kind.__name__: kind
     for kind in (
-        scheduler.WorkerJoined,
-        scheduler.WorkerLost,
-        scheduler.Reported,
-        scheduler.JobSubmitted,
-        scheduler.JobCancelled,
-        scheduler.ClientAttached,
-        scheduler.CoordinatorRestarted,
-        scheduler.AttemptSilent,
-        scheduler.CommitOverdue,
-        scheduler.WorkersMissing,
+        events.WorkerJoined,
+        events.WorkerLost,
+        events.Reported,
+        events.JobSubmitted,
+        events.JobCancelled,
+        events.ClientAttached,
+        events.CoordinatorRestarted,
+        events.AttemptSilent,
+        events.CommitOverdue,
+        events.WorkersMissing,
     )
 }
 _TABLE = "event (number INTEGER PRIMARY KEY, version INTEGER, time REAL, kind TEXT, body BLOB, crc32 INTEGER)"

@@ -11,7 +11,7 @@ import zmq
 
 from zmqmr import __version__
 from zmqmr.coordinator.journal import Journal
-from zmqmr.core.scheduler import (
+from zmqmr.core.events import (
     ClientAttached,
     Command,
     CoordinatorRestarted,
@@ -20,12 +20,12 @@ from zmqmr.core.scheduler import (
     JobCancelled,
     JobSubmitted,
     Reported,
-    Scheduler,
     Tell,
     Tick,
     WorkerJoined,
     WorkerLost,
 )
+from zmqmr.core.scheduler import Scheduler
 from zmqmr.errors import ProtocolError
 from zmqmr.messages import (
     PROTOCOL,

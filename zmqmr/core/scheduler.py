@@ -6,9 +6,25 @@ epoch and names the task's current attempt; any other changes nothing.
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
+from zmqmr.core.events import (
+    AttemptSilent,
+    ClientAttached,
+    Command,
+    CommitOverdue,
+    CoordinatorRestarted,
+    Event,
+    Inform,
+    JobCancelled,
+    JobSubmitted,
+    Reported,
+    Tell,
+    Tick,
+    WorkerJoined,
+    WorkerLost,
+    WorkersMissing,
+)
 from zmqmr.core.state import Job, Stage, Task, TaskState, Worker
 from zmqmr.messages import (
     AttemptDone,
@@ -27,7 +43,6 @@ from zmqmr.messages import (
     Heartbeat,
     Inventory,
     JobEnded,
-    JobSpec,
     JobUnknown,
     JobUpdate,
     Kill,
@@ -41,137 +56,6 @@ LOST_WHILE_EXECUTING = 3  # a task, or the data of a job, may lose this many wor
 ENDED_JOBS = 100  # remembered
 UPDATE_SECONDS = 0.2  # between two JobUpdates
 COMMIT_SECONDS = 60.0  # from an attempt's end until its records must have arrived
-
-
-# --- events ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerJoined:
-    """A worker registered. A name already known has restarted: what it held is gone."""
-
-    worker: str
-    epoch: int
-    host: str
-    slots: int
-    shuffle: str
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerLost:
-    """A worker has not been heard, or said goodbye."""
-
-    worker: str
-
-
-@dataclass(frozen=True, slots=True)
-class Reported:
-    """A message from a registered worker."""
-
-    worker: str
-    message: (
-        Heartbeat
-        | AttemptProgress
-        | AttemptDone
-        | AttemptFailed
-        | Committed
-        | CommitFailed
-        | OpenFailed
-        | Inventory
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class JobSubmitted:
-    client: bytes
-    spec: JobSpec
-
-
-@dataclass(frozen=True, slots=True)
-class JobCancelled:
-    job: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class ClientAttached:
-    """A client follows a job, maybe after the coordinator or itself has started again."""
-
-    client: bytes
-    job: str
-
-
-@dataclass(frozen=True, slots=True)
-class CoordinatorRestarted:
-    """The events before this one come from the journal. What was sent since the last of them may be
-    lost: each worker is asked for its inventory, and gets nothing to do until it has answered."""
-
-
-@dataclass(frozen=True, slots=True)
-class AttemptSilent:
-    """An attempt has shown no progress for its step's timeout."""
-
-    job: str
-    task: str
-    attempt: int
-
-
-@dataclass(frozen=True, slots=True)
-class CommitOverdue:
-    """An attempt's records have not arrived complete."""
-
-    job: str
-    task: str
-    attempt: int
-
-
-@dataclass(frozen=True, slots=True)
-class WorkersMissing:
-    """A job has waited too long for a worker."""
-
-    job: str
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """Time has passed. Everything that is due is its own event, from `Scheduler.due`."""
-
-
-Event = (
-    WorkerJoined
-    | WorkerLost
-    | Reported
-    | JobSubmitted
-    | JobCancelled
-    | ClientAttached
-    | CoordinatorRestarted
-    | AttemptSilent
-    | CommitOverdue
-    | WorkersMissing
-    | Tick
-)
-
-
-# --- commands --------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Tell:
-    """Send a message to a worker's agent."""
-
-    worker: str
-    message: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Inform:
-    """Send a message to a client."""
-
-    client: bytes
-    message: Any
-
-
-Command = Tell | Inform
 
 
 class Scheduler:
