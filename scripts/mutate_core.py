@@ -12,10 +12,17 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-TESTS = "core/test_scheduler.py"
+TESTS = ("core/test_restart.py", "core/test_records.py", "core/test_scheduler.py")
 
 # What the bug is, the scheduler's text (found exactly once), what takes its place.
 MUTANTS = [
+    ("what was committed before a restart is committed again", "if attempt in committed:", "if False:"),
+    ("an attempt that no worker holds is waited for", "elif attempt not in running:", "elif False:"),
+    (
+        "a record is left out after one failure",
+        "again, task.suspect = at is not None and at == task.suspect, at",
+        "again, task.suspect = at is not None, at",
+    ),
     (
         "reports of an old epoch are believed",
         "if worker is None or event.message.epoch != worker.epoch:",
@@ -63,7 +70,7 @@ MUTANTS = [
     ),
     (
         "a job that ends does not free its slots",
-        "        for task in job.stage.tasks:\n"
+        "        for task in job.stage.active.values():\n"
         "            if task.state is TaskState.RUNNING and task.worker in self.workers:\n"
         "                self.workers[task.worker].free += 1\n",
         "",
@@ -95,13 +102,13 @@ MUTANTS = [
     ),
     (
         "lost frames are waited for for ever",
-        "                self._give_up_commits(job)\n",
-        "",
+        "                yield CommitOverdue(job.spec.job, task.name, task.attempt)\n",
+        "                pass\n",
     ),
     (
         "no kill for lack of progress",
-        "                self._kill_the_silent(job)\n",
-        "",
+        "                yield AttemptSilent(job.spec.job, task.name, task.attempt)\n",
+        "                pass\n",
     ),
     (
         "counters of a new beginning are added to the old ones",
@@ -110,8 +117,8 @@ MUTANTS = [
     ),
     (
         "a reduce task runs anywhere",
-        "            return worker if worker is not None and worker.free else None\n",
-        "            return next((each for each in self.workers.values() if each.free), None)\n",
+        "            return worker if worker is not None and worker.takes_work else None\n",
+        "            return next((each for each in self.workers.values() if each.takes_work), None)\n",
     ),
     (
         "a stage without tasks never ends",
@@ -131,7 +138,7 @@ def survives(package: Path, old: str, new: str) -> bool:
         )
     scheduler.write_text(text.replace(old, new))
     try:
-        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", TESTS]
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *TESTS]
         environment = {**os.environ, "PYTHONPATH": str(package.parent), "PYTHONDONTWRITEBYTECODE": "1"}
         done = subprocess.run(command, cwd=ROOT / "tests", env=environment, capture_output=True, text=True)
         if done.returncode not in (0, 1):
