@@ -137,3 +137,15 @@ def test_a_client_that_asks_again_hears_where_its_job_stands() -> None:
 
     drive.handle(ClientAttached(b"lost", "no-such-job"))
     assert drive.told(JobUnknown)
+
+
+def test_a_worker_that_did_more_than_the_journal_knows_begins_anew_and_nothing_counts_twice() -> None:
+    drive = restarted(make_spec(MAP_REDUCE))
+    inventory(drive, committed=(AttemptId("job", MAP, 1),))  # the journal lost that it was done
+    assert "w0" not in drive.scheduler.workers
+    drive.drain()
+    assert drive.ended["job"].state == "succeeded"
+
+    ahead = restarted(make_spec(MAP_REDUCE))
+    inventory(ahead, running=(AttemptId("job", MAP, 2),))  # and this one that it was launched
+    assert "w0" not in ahead.scheduler.workers

@@ -33,6 +33,10 @@ def test_a_sender_that_ends_at_once_loses_no_frame_to_a_receiver_at_its_high_wat
     server = shuffle_server(zmq_context, endpoint, 16, 1024)
     received = []
     try:
+        assert server.poll(5000)
+        peer, frame = server.recv_multipart()
+        assert frame == b""  # it asks whether it is connected
+        acknowledge(server, peer)
         time.sleep(0.3)  # the sender gets as far as it can
         while server.poll(5000):
             peer, frame = server.recv_multipart()

@@ -8,6 +8,7 @@ import argparse
 import filecmp
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 
 from zmqmr.errors import EXIT_JOB_FAILED, EXIT_OK, UsageError
 
+LATE = "came too late"
 POLL_SECONDS = 0.02
 STOP_SECONDS = 2.0  # how long a stopped process stays so
 
@@ -61,13 +63,18 @@ def run(args: argparse.Namespace) -> int:
         reference = os.path.join(directory, "reference")
         seconds = _run_job(args, reference)
         print(f"{'undisturbed':24} done in {seconds:.1f} s")
-        failed = 0
+        failed = late = 0
         for number in range(args.rounds):
             for fault in FAULTS:
                 output = os.path.join(directory, f"{number}-{FAULTS.index(fault)}")
                 said, good = _drill(args, fault, draw.uniform(0.05, 0.9) * seconds, reference, output)
                 print(f"{fault.name:24} {said}", flush=True)
                 failed += not good
+                late += said.startswith(LATE)
+    if late:
+        print(
+            f"{late} of {args.rounds * len(FAULTS)} faults came too late to happen: give the job more input"
+        )
     print("every output is the same" if not failed else f"{failed} of the runs went wrong")
     return EXIT_JOB_FAILED if failed else EXIT_OK
 
@@ -83,7 +90,8 @@ def _run_job(args: argparse.Namespace, output: str) -> float:
     status = subprocess.run(_command(args, output), stdin=subprocess.DEVNULL).returncode
     if status:
         raise UsageError(
-            f"the job fails without any fault (exit status {status}); mend it first: zmqmr-run {args.job}"
+            f"the job fails without any fault (exit status {status}); see why with:"
+            f" zmqmr-run {shlex.join([args.job, *args.arguments])}"
         )
     return time.monotonic() - begun
 
@@ -99,7 +107,7 @@ def _drill(
         return f"after {after:.1f} s: the job failed with exit status {status}", False
     if not _same(reference, output):
         return f"after {after:.1f} s: THE OUTPUT DIFFERS", False
-    return f"after {after:.1f} s: same output" if struck else "came too late: same output", True
+    return f"after {after:.1f} s: same output" if struck else f"{LATE}: same output", True
 
 
 def _strike(client: "subprocess.Popen[bytes]", fault: Fault, after: float) -> bool:

@@ -16,14 +16,14 @@ from zmqmr.errors import EXIT_INTERRUPTED, EXIT_JOB_FAILED, EXIT_OK, EXIT_USAGE,
 HELP = """\
 usage: zmqmr-run JOB.py [switches of mrjob and of the job] [input ...]
 
-Runs an mrjob job over ZeroMQ: on this machine, or on a cluster. Without inputs it reads standard input.
+Runs an mrjob job over ZeroMQ, on all cores of this machine. Without inputs it reads standard input.
 
   zmqmr-run job.py input.txt                 print the output
   zmqmr-run job.py -o out logs/*.gz          write the output to the folder out
   zmqmr-run job.py -r inline input.txt       use one of mrjob's own runners instead
   zmqmr-run job.py --help -r zeromq          show every switch
 
-Exit status: 0 done, 1 the job failed, 2 wrong usage, 3 no coordinator, 130 interrupted.
+Exit status: 0 done, 1 the job failed, 2 wrong usage or input, 3 the coordinator was lost, 130 interrupted.
 `zmqmr doctor` checks this machine.
 """
 

@@ -538,6 +538,9 @@ class Scheduler:
     def _reconcile(self, worker: Worker, inventory: Inventory) -> None:
         """Bring a worker and the journal's view of it together, whatever was lost in between."""
         worker.resuming = False
+        if self._is_ahead(worker, inventory):
+            self._worker_lost(worker.name)  # it is refused when it is heard next, and begins a new epoch
+            return
         for name in inventory.jobs:
             if name not in self.jobs:
                 self._tell(worker.name, EndJob(name))
@@ -550,6 +553,24 @@ class Scheduler:
             task = known.stage.active.get(attempt.task) if known is not None else None
             if task is None or task.attempt != attempt.attempt or task.worker != worker.name:
                 self._tell(worker.name, Kill(attempt.job, attempt.task, attempt.attempt))
+
+    def _is_ahead(self, worker: Worker, inventory: Inventory) -> bool:
+        """Whether a worker did what the journal does not know of, because its end was lost. Whose records
+        it holds cannot be told then, and attempt numbers would be used twice: it must begin anew."""
+        done = tuple(AttemptId(report.job, report.task, report.attempt) for report in inventory.done)
+        for attempt in (*inventory.running, *done, *inventory.committed):
+            job = self.jobs.get(attempt.job)
+            task = job.by_name.get(attempt.task) if job is not None else None
+            if task is not None and attempt.attempt > task.attempt:
+                return True
+        for attempt in inventory.committed:
+            job = self.jobs.get(attempt.job)
+            task = job.by_name.get(attempt.task) if job is not None else None
+            if task is None or attempt.attempt != task.attempt:
+                continue
+            if task.state not in (TaskState.COMMITTING, TaskState.DONE):
+                return True
+        return False
 
     def _reconcile_job(self, worker: Worker, job: Job, inventory: Inventory) -> None:
         running, committed = set(inventory.running), set(inventory.committed)

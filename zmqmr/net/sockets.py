@@ -4,10 +4,13 @@ from typing import Any
 
 import zmq
 
+from zmqmr.errors import SpillError
+
 CONTROL_BYTES = 256 * 1024**2  # largest control message: a job of very many inputs
 CONTROL_MESSAGES = 10_000  # high-water mark of a control connection
+ANSWER_MILLISECONDS = 120_000  # for an owner to take what was sent, with its drives as slow as they may be
 RECONNECT_MILLISECONDS = 2  # the first wait of a peer that came before the coordinator; it doubles
-RECONNECT_MAX_MILLISECONDS = 1000
+RECONNECT_MAX_MILLISECONDS = 100
 FRAME_SLACK = 8 * 1024**2  # a shuffle frame may exceed the settings' size by what an attempt buffers
 
 
@@ -66,13 +69,19 @@ def shuffle_client(
     Call `hand_over` before it is closed: libzmq drops what a receiver that is at its high-water mark has
     not read when the sender goes, whatever the sender's linger."""
     socket = _bounded(context.socket(zmq.DEALER), frames, payload_bytes + FRAME_SLACK)
+    socket.set(zmq.RECONNECT_IVL, RECONNECT_MILLISECONDS)
     socket.connect(endpoint)
+    hand_over(socket)  # it is connected now, whatever the job does to its descriptors later
     return socket
 
 
 def hand_over(socket: "zmq.Socket[bytes]") -> None:
-    """Wait until the receiver has taken every frame."""
+    """Wait until the receiver has taken every frame. SpillError when it does not answer."""
     socket.send(b"")
+    if not socket.poll(ANSWER_MILLISECONDS):
+        raise SpillError(
+            f"the owner of a partition has not answered for {ANSWER_MILLISECONDS // 1000} seconds"
+        )
     socket.recv()
 
 

@@ -87,14 +87,15 @@ class Attempt:
 
     def report_progress(self) -> None:
         launch = self.launch
+        lines, size = self.position.within_block()
         self.report(
             AttemptProgress(
                 launch.job,
                 launch.task,
                 launch.attempt,
                 self.run.epoch,
-                self.records,
-                self.bytes,
+                self.records + lines,
+                self.bytes + size,
                 self._status,
             )
         )

@@ -50,6 +50,12 @@ class Position:
         """How many lines of the block have been taken."""
         return self._count - self.remaining() if self._lines is not None else self._taken
 
+    def within_block(self) -> tuple[int, int]:
+        """Lines of the block taken so far, and about how many bytes they have."""
+        taken = self.consumed()
+        total = self._count if self._lines is not None else self._block.count(b"\n") + 1
+        return taken, len(self._block) * taken // max(total, 1)
+
     def record(self) -> tuple[int, bytes] | None:
         """Offset and bytes of the record being processed, if known."""
         if self.record_override is not None:

@@ -435,6 +435,8 @@ class HostedJob:
 
     def end_stage(self, stage: int) -> None:
         """Nobody will read this stage's output again."""
+        for attempt in [each for each in self._confirmed if each.task.split("-")[1] == str(stage)]:
+            del self._confirmed[attempt]
         store = self._stores.pop(stage, None)
         if store is not None:
             store.remove()

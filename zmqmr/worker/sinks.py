@@ -68,6 +68,8 @@ class Shuffle:
         self._sockets: dict[str, Any] = {}
         self._context: Any = None
         self.add_all: Callable[[Pairs], None] = self._add_json if as_json else self._add_encoded
+        for endpoint in set(launch.owners):  # before the job's code: it may close descriptors
+            self._socket(endpoint)
 
     def _add_json(self, pairs: Pairs) -> None:
         buffers, count = self._buffers, self._count
