@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -92,3 +92,17 @@ def make_venv(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return python
 
     return make
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A drive of 6 MiB, empty."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: only root can mount a small drive")
+    folder = tmp_path / "drive"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)

@@ -31,10 +31,6 @@ class JobFileError(UsageError):
     """The job file does not import, or holds no job or more than one."""
 
 
-class JobFailed(ZmqmrError):
-    """The job ended without its output; the message holds the cause."""
-
-
 class CoordinatorUnreachable(ZmqmrError):
     """No answer from the coordinator before the deadline, or it ended."""
 

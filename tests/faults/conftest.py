@@ -1,7 +1,5 @@
 """A place, an input and the expected result for the runs of the fault tests."""
 
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,17 +33,3 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def expected(words: Path) -> Result:
     """What mrjob's inline runner makes of `words`."""
     return oracle([words])
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A drive of 6 MiB, empty."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root: only root can mount a small drive")
-    folder = tmp_path / "drive"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(folder)], check=True)
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)

@@ -1,7 +1,5 @@
 """A place and an input for the runs of the process tests."""
 
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,17 +21,3 @@ def words(tmp_path: Path) -> Path:
     path = tmp_path / "words.txt"
     path.write_text("".join(f"w{n % 17} w{n % 5} and {'x' * (n % 7)}\n" for n in range(300)))
     return path
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A drive of 6 MiB, empty."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root: only root can mount a small drive")
-    folder = tmp_path / "drive"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(folder)], check=True)
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)

@@ -276,7 +276,7 @@ class Scheduler:
         task.progressed = self._now
         task.records, task.bytes = report.records, report.bytes
         if report.status:
-            task.status = job.stages[task.stage].status = report.status
+            job.stages[task.stage].status = report.status
         job.changed = True
 
     def _attempt_done(self, worker: Worker, job: Job, report: AttemptDone) -> None:

@@ -54,7 +54,6 @@ class Task:
     progressed: float = 0.0  # when the attempt last showed progress
     records: int = 0  # input records and bytes of the current attempt
     bytes: int = 0
-    status: str = ""
     kill_failure: Failure | None = None  # why we killed it
     careful: bool = False  # an attempt crashed: find the record
     suspect: RecordAt | None = None  # the record that the last attempt failed on

@@ -161,13 +161,17 @@ class Attempt:
 
     def reduce_blocks(self) -> Iterator[bytes]:
         """A reduce task's input: the merged runs of its partition."""
-        settings = self.settings
-        for block in merged(
-            self.run.runs, self.spec.sort, settings.sort_memory, self.directory, settings.block_bytes
-        ):
+        for block in self.merged_runs():
             self.position.at("", 0, block)
             yield block
             self.read(_count_lines(block), len(block))
+
+    def merged_runs(self) -> Iterator[bytes]:
+        """The records of a reduce task's partition, in order, from the beginning."""
+        settings = self.settings
+        return merged(
+            self.run.runs, self.spec.sort, settings.sort_memory, self.directory, settings.block_bytes
+        )
 
     def raw_files(self) -> Iterator[tuple[str, str]]:
         """A mapper_raw task's input: local path of the decompressed file, and where it came from."""

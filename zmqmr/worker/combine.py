@@ -24,7 +24,6 @@ class Combiner:
         self._attempt, self._number, self._sink = attempt, number, sink
         self._limit = attempt.settings.combine_values
         self._room = self._limit
-        self._bytes = 0
         self._table: dict[str, list[Any]] = {}
         self._lines: list[bytes] = []
         self._as_command = runs_as_command(attempt.spec, attempt.spec.steps[number].combiner)

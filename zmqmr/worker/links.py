@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
+from mrjob.step import MRStep
+
 from zmqmr.core.counters import count
 from zmqmr.core.plan import plan_stages
 from zmqmr.data.codecs import block_decoder, line_writer, loads_for
 from zmqmr.messages import Counters
-from zmqmr.worker.sinks import Pairs, Writer, lines_of, unmark
+from zmqmr.worker.sinks import Pairs, Writer, lines_of, unmark_block
 from zmqmr.worker.stock import Kind, is_marked, is_stock
 
 if TYPE_CHECKING:
@@ -127,7 +129,7 @@ class Substep:
 
     @property
     def step(self) -> Any:
-        return self.job._get_step(self.number, _step_class())
+        return self.job._get_step(self.number, MRStep)
 
     @cached_property
     def protocols(self) -> tuple[Callable[[bytes], Any], Writer]:
@@ -155,12 +157,6 @@ class Substep:
         self.job._stdin = io.BufferedReader(_BlockInput(lines))
         getattr(self.job, f"run_{self.kind}")(self.number)
         output.end()
-
-
-def _step_class() -> type:
-    from mrjob.step import MRStep
-
-    return MRStep
 
 
 # --- links -----------------------------------------------------------------------------------
@@ -240,7 +236,7 @@ def run_links(attempt: "Attempt", output: "Output") -> None:
             substeps = [
                 Substep(attempt, *link, (path, uri) if n == 0 else ()) for n, link in enumerate(links)
             ]
-            _run_chain(substeps, output, lambda first, target: _run_raw(first, target))
+            _run_chain(substeps, output, _run_raw)
         return
     substeps = [Substep(attempt, number, kind) for number, kind in links]
     run = _run_reducer if substeps[0].kind == "reducer" else _run_mapper
@@ -329,13 +325,8 @@ def _is_marked(attempt: "Attempt", substep: Substep | None) -> bool:
 
 
 def _records(attempt: "Attempt", marked: bool) -> Iterator[bytes]:
-    for block in attempt.reduce_blocks():
-        if not marked:
-            yield block
-            continue
-        lines = [unmark(line) for line in lines_of(block)]
-        lines.append(b"")
-        yield b"\n".join(lines)
+    blocks = attempt.reduce_blocks()
+    return map(unmark_block, blocks) if marked else blocks
 
 
 class Reducer:

@@ -7,6 +7,7 @@ fails; the agent adds the rest. Bundles are kept in the state directory, the new
 import io
 import os
 import tarfile
+from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -14,10 +15,9 @@ import msgspec
 
 from zmqmr import __version__
 from zmqmr.data.inputs import read_blocks
-from zmqmr.data.sort import merged
 from zmqmr.messages import Failure, JobSpec, Launch
 from zmqmr.settings import MIB, Settings
-from zmqmr.worker.sinks import lines_of, unmark
+from zmqmr.worker.sinks import lines_of, unmark_block
 from zmqmr.worker.taskenv import task_env
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Recipe(msgspec.Struct):
 def save_slice(attempt: "Attempt", marked: bool) -> None:
     """Write the input of a failing attempt, up to and with the record it fails on, into its directory."""
     blocks = _map_input(attempt) if attempt.launch.split is not None else _reduce_input(attempt, marked)
-    kept: list[bytes] = []
+    kept: deque[bytes] = deque()  # cut at its beginning, which a list does slowly
     size = 0
     left = attempt.records + attempt.position.consumed()
     for block in blocks:
@@ -58,7 +58,7 @@ def save_slice(attempt: "Attempt", marked: bool) -> None:
         kept += lines
         size += sum(map(len, lines))
         while size > SLICE_BYTES:
-            size -= len(kept.pop(0))
+            size -= len(kept.popleft())
         if not left:
             break
     with open(os.path.join(attempt.directory, SLICE), "wb") as file:
@@ -76,10 +76,8 @@ def _map_input(attempt: "Attempt") -> Iterator[bytes]:
 
 
 def _reduce_input(attempt: "Attempt", marked: bool) -> Iterator[bytes]:
-    settings, spec = attempt.settings, attempt.spec
-    runs, directory = attempt.run.runs, attempt.directory
-    for block in merged(runs, spec.sort, settings.sort_memory, directory, settings.block_bytes):
-        yield b"\n".join(map(unmark, lines_of(block))) + b"\n" if marked else block
+    blocks = attempt.merged_runs()
+    return map(unmark_block, blocks) if marked else blocks
 
 
 def keep_bundle(spec: JobSpec, launch: Launch, directory: str, failure: Failure, settings: Settings) -> str:

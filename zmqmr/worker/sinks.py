@@ -31,6 +31,11 @@ def unmark(line: bytes) -> bytes:
     return key + b"\t" + rest[1:] if rest[:1] == WITH_TAB else key
 
 
+def unmark_block(block: bytes) -> bytes:
+    """A block of marked records as they were, each with its newline."""
+    return b"".join(unmark(line) + b"\n" for line in lines_of(block))
+
+
 def lines_of(block: bytes) -> list[bytes]:
     """The lines of a block, without their newlines."""
     lines = block.split(b"\n")
