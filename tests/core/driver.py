@@ -72,7 +72,7 @@ class Driver:
         self.commands: list[Command] = []  # of the last event
         self.launches: list[tuple[str, int, Launch]] = []  # worker, epoch
         self.ended: dict[str, JobEnded] = {}
-        self.kept: dict[str, list[str]] = {}  # tasks whose spools a worker has when it opens a job
+        self.kept: dict[tuple[str, str], list[str]] = {}  # tasks whose spools a worker has of a job it opens
         self._yielded: dict[tuple[str, str], dict[str, Counters]] = {}  # what the spools hold
         self._epoch = 0
         self._newest: dict[tuple[str, str], int] = {}
@@ -96,7 +96,7 @@ class Driver:
         return commands
 
     def _open(self, worker: str, job: str) -> list[Command]:
-        kept = tuple(self.kept.get(worker, ()))
+        kept = tuple(self.kept.get((worker, job), ()))
         return self.handle(Reported(worker, Opened(job, self.epoch(worker), kept)))
 
     def tick(self) -> list[Command]:
@@ -357,7 +357,8 @@ class Driver:
         ready = [task.name for task in stage.tasks if task.state is TaskState.READY]
         assert sorted(queued) == sorted(ready), "a ready task is in no queue"
         free = {name for name in job.opened if self.scheduler.workers[name].takes_work}
-        assert not (free and stage.ready), "a slot is free and a task is ready"
+        trusted = {name for name in free if not self.scheduler._excluded(job, name)}
+        assert not (trusted and stage.ready), "a slot is free and a task is ready"
         assert not free & set(stage.pinned), "a slot is free where a ready task's input is"
 
 

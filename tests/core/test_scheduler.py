@@ -383,7 +383,7 @@ def test_a_worker_that_comes_back_with_its_spools_runs_nothing_again() -> None:
     drive = driver(make_spec(make_step(reducer=SCRIPT, partitions=2), splits=3), w0=1)
     for number in range(3):
         drive.finish(drive.newest(f"map-0-{number:05d}"))
-    drive.kept["w0"] = [f"map-0-{number:05d}" for number in range(3)]
+    drive.kept["w0", "job"] = [f"map-0-{number:05d}" for number in range(3)]
     drive.join("w0")
     drive.drain()
     again = [entry[2] for entry in drive.launches if entry[2].task.startswith("map") and entry[2].attempt > 1]
@@ -394,8 +394,8 @@ def test_a_finished_step_of_an_earlier_run_is_not_shuffled_again() -> None:
     two_steps = make_spec(make_step(reducer=SCRIPT, partitions=2), make_step(reducer=SCRIPT), splits=2)
     drive = Driver()
     drive.join("w0")
-    drive.kept["w0"] = ["map-0-00000", "map-0-00001", "reduce-1-00000", "reduce-1-00001"]
-    for name in drive.kept["w0"]:
+    drive.kept["w0", "job"] = ["map-0-00000", "map-0-00001", "reduce-1-00000", "reduce-1-00001"]
+    for name in drive.kept["w0", "job"]:
         drive._yielded["job", name] = {"0": {"tasks": {name: 1}}}
     drive.handle(JobSubmitted(CLIENT, two_steps))
     drive.drain()
@@ -627,12 +627,9 @@ class Lives(RuleBasedStateMachine):
 
     @rule(worker=st.sampled_from(["w0", "w1", "w2"]), slots=st.integers(1, 3), keeps=st.booleans())
     def join(self, worker: str, slots: int, keeps: bool) -> None:
-        jobs = self.drive.scheduler.jobs.values()
-        tasks = [task for job in jobs for stage in job.stages for task in stage.tasks]
-        spools = {task.name for task in tasks if task.spool == worker}
-        for other in {task.name for task in tasks if task.spool != worker}:
-            spools.discard(other)  # another job's task of that name has none
-        self.drive.kept[worker] = sorted(spools) if keeps else []
+        for name, job in self.drive.scheduler.jobs.items():
+            spools = [task.name for task in job.by_name.values() if task.spool == worker]
+            self.drive.kept[worker, name] = spools if keeps else []
         self.drive.join(worker, slots)
 
     @rule(worker=st.sampled_from(["w0", "w1", "w2"]))

@@ -209,7 +209,7 @@ class Scheduler(Restart):
         room = max(1, len(stage.tasks) // RACED_SHARE)
         room -= sum(task.raced for task in job.active.values())
         for task in job.active.values():
-            if task.state is not TaskState.RUNNING or task.raced:
+            if task.state is not TaskState.RUNNING or task.raced or task.stage != job.current:
                 continue
             first = task.attempts[0]
             if room > 0 and now - first.since > slow and not first.replay:
@@ -263,6 +263,8 @@ class Scheduler(Restart):
         job, task, attempt = found
         if task.raced or task.state is not TaskState.RUNNING or len(task.attempts) > 1:
             return
+        if job.plans[task.stage].source is not None:
+            return  # only the worker that holds its input can run it
         worker = self._worker_for(job, task.failed_on | {attempt.worker})
         if worker is not None and worker.name != attempt.worker:
             task.raced = True
