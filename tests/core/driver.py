@@ -357,7 +357,9 @@ class Driver:
         ready = [task.name for task in stage.tasks if task.state is TaskState.READY]
         assert sorted(queued) == sorted(ready), "a ready task is in no queue"
         free = {name for name in job.opened if self.scheduler.workers[name].takes_work}
-        trusted = {name for name in free if not self.scheduler._excluded(job, name)}
+        workers = self.scheduler.workers
+        staying = {name for name in free if not workers[name].draining}
+        trusted = {name for name in staying if not self.scheduler._excluded(job, name)}
         assert not (trusted and stage.ready), "a slot is free and a task is ready"
         assert not free & set(stage.pinned), "a slot is free where a ready task's input is"
 

@@ -42,6 +42,8 @@ class Cluster:
         job.changed, job.updated = False, self._now
         slots = sum(worker.slots for worker in self.workers.values())
         waiting = "" if self.workers else "no worker has joined"
+        if self.workers and all(worker.draining for worker in self.workers.values()):
+            waiting = "all workers are being drained"
         self._inform(job, JobUpdate(job.spec.job, job.progress(), slots, len(self.workers), waiting))
 
     def _note(self, job: Job, task: Task, what: str) -> None:
@@ -65,6 +67,11 @@ class Cluster:
         plan = job.plans[task.stage]
         step = job.spec.steps[plan.step]
         return step.reduce_attempts if plan.kind == "reduce" else step.map_attempts
+
+    def _ring(self) -> list[str]:
+        """The workers that may own partitions, in the order of their names, each once for a slot."""
+        staying = sorted(name for name, worker in self.workers.items() if not worker.draining)
+        return [name for name in staying for _ in range(self.workers[name].slots)]
 
     # --- slots -------------------------------------------------------------------------------
 

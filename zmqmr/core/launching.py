@@ -82,7 +82,7 @@ class Launching(Cluster):
         while self._idle and best is None:
             entry = heapq.heappop(self._idle)
             worker = self.workers.get(entry[1])
-            if worker is None or not worker.takes_work or worker.free != -entry[0]:
+            if worker is None or not worker.takes_new_work or worker.free != -entry[0]:
                 continue  # out of date
             aside.append(entry)
             if worker.name not in job.opened or self._excluded(job, worker.name):

@@ -20,7 +20,7 @@ class Repair(Launching):
     def _settle(self, job: Job) -> None:
         """Give every partition that is needed an owner, make ready the tasks that must fill it again, and
         find the stage to go on with. Whatever was lost or found before."""
-        if not self.workers:
+        if not self._ring():
             job.settled = False
             return
         while True:
@@ -44,11 +44,7 @@ class Repair(Launching):
     def _own(self, stage: Stage, partitions: list[int]) -> None:
         """Partitions go round the slots of all workers, in the order of their names."""
         if partitions:
-            ring = [
-                worker.name
-                for worker in sorted(self.workers.values(), key=lambda worker: worker.name)
-                for _ in range(worker.slots)
-            ]
+            ring = self._ring()
             stage.own({partition: ring[partition % len(ring)] for partition in partitions})
 
     def _reopen_parts(self, stage: Stage, needed: list[int]) -> None:

@@ -18,16 +18,18 @@ from zmqmr.core.events import (
     CoordinatorRestarted,
     Event,
     JobCancelled,
+    JobsRemembered,
     JobSubmitted,
     Reported,
     Tick,
     WaitOver,
+    WorkerDrained,
     WorkerJoined,
     WorkerLost,
     WorkersMissing,
 )
 from zmqmr.core.restart import Restart
-from zmqmr.core.state import Attempt, Job, Task, TaskState, Worker
+from zmqmr.core.state import Attempt, Job, Stage, Task, TaskState, Worker
 from zmqmr.messages import (
     AttemptDone,
     AttemptFailed,
@@ -68,6 +70,8 @@ class Scheduler(Restart):
         self._events: dict[type, Callable[[Any], None]] = {
             WorkerJoined: self._worker_joined,
             WorkerLost: self._worker_lost_event,
+            WorkerDrained: self._worker_drained,
+            JobsRemembered: self._jobs_remembered,
             Reported: self._reported,
             JobSubmitted: self._job_submitted,
             JobCancelled: self._job_cancelled,
@@ -126,10 +130,55 @@ class Scheduler(Restart):
             shuffle=event.shuffle,
             heard=self._now,
             free=event.slots,
+            version=event.version,
+            python=event.python,
         )
         for job in self.jobs.values():
             job.changed, job.waiting_since = True, None
             self._tell(event.worker, OpenJob(job.spec))
+
+    def _worker_drained(self, event: WorkerDrained) -> None:
+        if worker := self.workers.get(event.worker):
+            worker.draining = True
+            for job in self.jobs.values():
+                job.changed = True
+
+    def needs(self, name: str) -> bool:
+        """Whether a worker runs attempts or holds data that a job will read."""
+        return any(
+            any(attempt.worker == name for _, attempt in job.attempts())
+            or any(name in stage.owners for stage in job.stages)
+            or any(self._keeps_parts(job, stage, name) for stage in job.stages[:-1])
+            for job in self.jobs.values()
+        )
+
+    @staticmethod
+    def _keeps_parts(job: Job, stage: Stage, name: str) -> bool:
+        if stage.plan.partitions or job.stages[stage.plan.number + 1].finished:
+            return False
+        return any(task.worker == name and task.state is TaskState.DONE for task in stage.tasks)
+
+    def summary(self) -> list[Event]:
+        """Events that make another scheduler like this one, which has no job."""
+        events: list[Event] = [JobsRemembered(tuple(self.ended.values()))]
+        for worker in self.workers.values():
+            events.append(
+                WorkerJoined(
+                    worker.name,
+                    worker.epoch,
+                    worker.host,
+                    worker.slots,
+                    worker.shuffle,
+                    worker.version,
+                    worker.python,
+                )
+            )
+            if worker.draining:
+                events.append(WorkerDrained(worker.name))
+        return events
+
+    def _jobs_remembered(self, event: JobsRemembered) -> None:
+        self.ended.update((job.job, job) for job in event.jobs)
 
     def _worker_lost_event(self, event: WorkerLost) -> None:
         self._worker_lost(event.worker)
