@@ -15,27 +15,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import zmq
-
-from zmqmr import __version__
 from zmqmr.client.endings import uninterrupted
-from zmqmr.errors import CoordinatorUnreachable, ProtocolError, UsageError
-from zmqmr.messages import (
-    Attach,
-    AttemptReport,
-    Cancel,
-    FromClient,
-    JobEnded,
-    JobSpec,
-    JobUnknown,
-    JobUpdate,
-    Refused,
-    Submit,
-    ToClient,
-    decode,
-    encode,
-)
-from zmqmr.net.sockets import CONTROL_BYTES
+from zmqmr.errors import CoordinatorUnreachable, UsageError
+from zmqmr.messages import AttemptReport, JobEnded, JobSpec, JobUpdate
 from zmqmr.settings import Settings
 from zmqmr.worker.spawn import ended, python_running
 
@@ -44,9 +26,6 @@ log = logging.getLogger("mrjob.zeromq")
 _GOODBYE = b"bye"  # down the pipe by a client that cleans up itself: one that was killed says nothing
 
 _SOCKET_PATH_BYTES = 75  # of a directory: with a longer one, a socket's path exceeds what Unix allows, 107
-_SUBMITS = 20  # of one job, to coordinators that were killed before they had it
-_CANCEL_SECONDS = 15.0  # for a cancelled job to end
-_QUIET_MILLISECONDS = 500  # without a message; then look whether the children live
 _RESTARTS = 5  # of a child, for one client
 _END_SECONDS = 10.0  # children that have not ended by then are killed
 
@@ -133,60 +112,18 @@ class LocalCluster:
         A coordinator or agent that ends is started again: the journal and the other workers carry the job
         on. CoordinatorUnreachable when that happens too often.
         """
+        from zmqmr.client.follow import Follower, client_identity
         from zmqmr.net.sockets import context, control_client
 
         zmq_context = context()
-        socket = control_client(zmq_context, self._endpoint, b"client:" + os.urandom(8).hex().encode())
+        socket = control_client(zmq_context, self._endpoint, client_identity())
         try:
-            submit = checked(Submit(spec, __version__))
-            socket.send(submit)
-            try:
-                return self._follow(socket, spec.job, submit, on_message)
-            except KeyboardInterrupt:
-                socket.send(encode(Cancel(spec.job)))
-                self._await_end(socket)
-                raise
+            follower = Follower(socket, spec.job, self._check_children, on_message)
+            follower.submit(spec)
+            return follower.wait()
         finally:
             socket.close()
             zmq_context.term()
-
-    def _follow(
-        self,
-        socket: Any,
-        job: str,
-        submit: bytes,
-        on_message: Callable[[JobUpdate | AttemptReport], None],
-    ) -> JobEnded:
-        poller = zmq.Poller()
-        poller.register(socket, zmq.POLLIN)
-        submits = 1
-        while True:
-            if not poller.poll(_QUIET_MILLISECONDS):
-                self._check_children()
-                socket.send(encode(Attach(job)))
-                continue
-            message = decode(socket.recv(), ToClient)
-            if isinstance(message, JobEnded):
-                return message
-            if isinstance(message, Refused):
-                raise CoordinatorUnreachable(f"the coordinator refused the job: {message.reason}")
-            if isinstance(message, JobUnknown):  # it was killed before it read the first
-                submits += 1
-                if submits > _SUBMITS:
-                    raise CoordinatorUnreachable(f"{_SUBMITS} coordinators did not take the job")
-                socket.send(submit)
-            else:
-                on_message(message)
-
-    def _await_end(self, socket: Any) -> None:
-        """Give a cancelled job time to end; what is left after that is killed with the children."""
-        deadline = time.monotonic() + _CANCEL_SECONDS
-        while time.monotonic() < deadline:
-            if socket.poll(_QUIET_MILLISECONDS):
-                if isinstance(decode(socket.recv(), ToClient), JobEnded | JobUnknown):
-                    return
-            else:
-                self._check_children()
 
     def _check_children(self) -> None:
         """Start a child that has ended again; CoordinatorUnreachable when it ends too often."""
@@ -229,20 +166,6 @@ class LocalCluster:
                 time.sleep(0.002)
         for directory in (self._data, self._sockets):
             shutil.rmtree(directory, ignore_errors=True)
-
-
-def checked(submit: Submit) -> bytes:
-    """The message as bytes, if a coordinator takes it; UsageError otherwise."""
-    try:
-        frame = encode(submit)
-        decode(frame, FromClient)
-    except (UnicodeEncodeError, ProtocolError) as error:
-        raise UsageError(f"the job cannot be submitted: {error}; check its switches and settings") from error
-    if len(frame) > CONTROL_BYTES:
-        raise UsageError(
-            f"the description of the job has {len(frame)} bytes, {CONTROL_BYTES} fit; give fewer inputs"
-        )
-    return frame
 
 
 def _short_directory() -> str:
