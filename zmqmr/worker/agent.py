@@ -15,7 +15,8 @@ from typing import Any
 import zmq
 
 from zmqmr import __version__
-from zmqmr.errors import EXIT_UNREACHABLE, ProtocolError, SpillError
+from zmqmr.data import places
+from zmqmr.errors import EXIT_UNREACHABLE, ProtocolError, SpillError, UsageError
 from zmqmr.messages import (
     Beat,
     Commit,
@@ -67,11 +68,12 @@ class Agent:
         lifeline: int | None,
         spare: ExecutorProcess | None,
         leftovers: Sequence[str] = (),
+        data: str = "",
     ):
         """`coordinator`, `shuffle`: endpoints. `directory`: where jobs live, the agent's own.
         `lifeline`: a descriptor that closes when the agent must end. `spare`: an executor started
         ahead for the first job. `leftovers`: directories that the client removes when it
-        ends; if it ends without a word, the agent does."""
+        ends, and `data`, one that it prunes; if it ends without a word, the agent does."""
         self.settings = settings
         self.name = name
         self.slots = slots
@@ -81,6 +83,8 @@ class Agent:
         self._lifeline = lifeline
         self._spare = spare
         self._leftovers = leftovers
+        self._data = data
+        self._lock = self._take_directory()
         self._client_is_gone = False
         self._running = True
         self._shuffle_endpoint = shuffle
@@ -109,6 +113,15 @@ class Agent:
             EndStage: self._end_stage,
             EndJob: self._end_job,
         }
+
+    def _take_directory(self) -> int:
+        """Lock the directory, and clear it of what an earlier life left. UsageError when it is in use."""
+        os.makedirs(self.directory, mode=0o700, exist_ok=True)
+        lock = places.lock(self.directory)
+        if lock < 0:
+            raise UsageError(f"another agent works in {self.directory}; give this one another directory")
+        places.clear_agent(self.directory, keep_directory=True)
+        return lock
 
     # --- the loop ----------------------------------------------------------------------------
 
@@ -298,10 +311,13 @@ class Agent:
         self._control.close(linger=0)
         self._shuffle.close()
         self._context.term()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        places.clear_agent(self.directory)
+        os.close(self._lock)
         if self._client_is_gone:
             for path in self._leftovers:
                 shutil.rmtree(path, ignore_errors=True)
+            if self._data:
+                places.prune(self._data)
 
 
 def run_agent(agent_arguments: dict[str, Any]) -> None:
