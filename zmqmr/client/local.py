@@ -39,6 +39,7 @@ class LocalCluster:
         self.settings = settings
         self.slots = slots
         self.status_url = ""
+        self.ended = True  # whether this process, and not the agent, has to clean up
         self._data = data
         self._started = started
         self._children: dict[int, str] = {}  # pid -> what it is
@@ -58,6 +59,7 @@ class LocalCluster:
         return self
 
     def _start(self) -> None:
+        self.ended = False
         status, status_end = os.pipe()
         launch = self._fork if _has_one_thread() else self._execute
         launch("coordinator", {"status_line": status_end}, [self._lifeline_end, status])
@@ -176,6 +178,7 @@ class LocalCluster:
             if self._children:
                 time.sleep(0.002)
         shutil.rmtree(self._sockets, ignore_errors=True)
+        self.ended = True
 
 
 def _short_directory() -> str:

@@ -522,7 +522,7 @@ class Scheduler:
         if job := self.jobs.get(event.job):
             if event.client not in job.clients:
                 job.clients.append(event.client)
-            self._update(job)
+            self._commands.append(Inform(event.client, self._progress_of(job)))
         elif ended := self.ended.get(event.job):
             self._commands.append(Inform(event.client, ended))
         else:
@@ -597,9 +597,12 @@ class Scheduler:
 
     def _update(self, job: Job) -> None:
         job.changed, job.updated = False, self._now
+        self._inform(job, self._progress_of(job))
+
+    def _progress_of(self, job: Job) -> JobUpdate:
         slots = sum(worker.slots for worker in self.workers.values())
         waiting = "" if self.workers else "no worker has joined"
-        self._inform(job, JobUpdate(job.spec.job, job.progress(), slots, len(self.workers), waiting))
+        return JobUpdate(job.spec.job, job.progress(), slots, len(self.workers), waiting)
 
     # --- launching ---------------------------------------------------------------------------
 

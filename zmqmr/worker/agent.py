@@ -120,7 +120,7 @@ class Agent:
         lock = places.lock(self.directory)
         if lock < 0:
             raise UsageError(f"another agent works in {self.directory}; give this one another directory")
-        places.clear_agent(self.directory, keep_directory=True)
+        places.clear_agent(self.directory)
         return lock
 
     # --- the loop ----------------------------------------------------------------------------
