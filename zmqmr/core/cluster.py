@@ -36,15 +36,18 @@ class Cluster:
         self._commands.append(Tell(worker, message))
 
     def _inform(self, job: Job, message: Any) -> None:
-        self._commands.append(Inform(job.client, message))
+        self._commands += [Inform(client, message) for client in job.clients]
 
     def _update(self, job: Job) -> None:
         job.changed, job.updated = False, self._now
+        self._inform(job, self._progress_of(job))
+
+    def _progress_of(self, job: Job) -> JobUpdate:
         slots = sum(worker.slots for worker in self.workers.values())
         waiting = "" if self.workers else "no worker has joined"
         if self.workers and all(worker.draining for worker in self.workers.values()):
             waiting = "all workers are being drained"
-        self._inform(job, JobUpdate(job.spec.job, job.progress(), slots, len(self.workers), waiting))
+        return JobUpdate(job.spec.job, job.progress(), slots, len(self.workers), waiting)
 
     def _note(self, job: Job, task: Task, what: str) -> None:
         job.tell(task, self._now, what)

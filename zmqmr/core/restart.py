@@ -20,8 +20,9 @@ class Restart(Reports):
 
     def _client_attached(self, event: ClientAttached) -> None:
         if job := self.jobs.get(event.job):
-            job.client = event.client
-            self._update(job)
+            if event.client not in job.clients:
+                job.clients.append(event.client)
+            self._commands.append(Inform(event.client, self._progress_of(job)))
         elif ended := self.ended.get(event.job):
             self._commands.append(Inform(event.client, ended))
         else:

@@ -10,6 +10,7 @@ from zmqmr.core.counters import count_all
 from zmqmr.core.plan import StagePlan, plan_stages
 from zmqmr.messages import AttemptDone, Counters, Failure, JobSpec, RecordAt, StageProgress, encode
 
+FOLLOWERS = 8  # clients that are told about a job: the newest
 STORY_LENGTH = 20  # events kept for each task that is not done
 DURATIONS = 500  # of committed attempts, the newest, that a slow one is compared with
 NOTHING: frozenset[int] = frozenset()
@@ -112,10 +113,7 @@ class Stage:
 
     def __init__(self, plan: StagePlan):
         self.plan = plan
-        self.tasks = [
-            Task(f"{plan.kind}-{plan.number}-{number:05d}", plan.number, number)
-            for number in range(plan.tasks)
-        ]
+        self.tasks = [Task(plan.task(number), plan.number, number) for number in range(plan.tasks)]
         self.ready: deque[Task] = deque()  # for any worker
         self.pinned: dict[str, deque[Task]] = {}  # for the worker that holds their input or their spool
         self.wake: dict[str, None] = {}  # workers of which both a slot and a pinned task may be there
@@ -178,7 +176,7 @@ class Job:
 
     def __init__(self, spec: JobSpec, client: bytes, now: float):
         self.spec = spec
-        self.client = client
+        self.clients = deque([client], maxlen=FOLLOWERS)
         self.began = now
         self.plans = plan_stages(spec)
         self.total_bytes = sum(piece.length for split in spec.splits for piece in split.pieces)

@@ -85,7 +85,8 @@ def explain(error: BaseException, position: Position, job_work: str) -> Failure:
         fatal = isinstance(error, InputTruncated | InputVanished | LineTooLong)
         return Failure(str(error)[:_REASON_CHARACTERS], path=error.path, offset=error.offset, fatal=fatal)
     if isinstance(error, SpillError):
-        return Failure(str(error)[:_REASON_CHARACTERS], path=error.path)
+        damaged = isinstance(error, Corrupt)
+        return Failure(str(error)[:_REASON_CHARACTERS], path=error.path, damaged=damaged)
     if isinstance(error, CommandFailed):
         return Failure(str(error)[:_REASON_CHARACTERS], path=position.path)
     found = position.record()
