@@ -84,14 +84,8 @@ class Attempt:
     def progress(self) -> tuple[Any, ...]:
         """A value that changes when a record is read or yielded, or the job sets its status."""
         room = self.sink.room if self.sink is not None else 0
-        return (
-            self.records,
-            self.output_records,
-            self.output_bytes,
-            self.position.remaining(),
-            room,
-            self._status,
-        )
+        yielded = self.output_records, self.output_bytes
+        return self.records, *yielded, self.position.remaining(), room, self._status
 
     def report_progress(self) -> None:
         launch = self.launch

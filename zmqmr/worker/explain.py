@@ -5,7 +5,7 @@ import traceback
 from collections.abc import Iterator
 from typing import Any
 
-from zmqmr.errors import InputError, InputTruncated, InputVanished, LineTooLong, SpillError
+from zmqmr.errors import Corrupt, InputError, InputTruncated, InputVanished, LineTooLong, SpillError
 from zmqmr.messages import Failure
 
 _RECORD_BYTES = 200  # of a failing record shown

@@ -135,8 +135,8 @@ class HostedJob:
         send: Callable[[Any], None],
         executor: ExecutorProcess | None,
     ):
-        """`directories`: the agent's own, one for each drive. `shuffle`: the agent's own endpoint. `executor`:
-        one that was started ahead, or None. `send`: to the coordinator."""
+        """`directories`: the agent's own, one for each drive. `shuffle`: the agent's own endpoint.
+        `executor`: one that was started ahead, or None. `send`: to the coordinator."""
         self.spec = spec
         self.directories = [os.path.join(directory, spec.job) for directory in directories]
         self.directory = self.directories[0]
@@ -170,7 +170,7 @@ class HostedJob:
     def _find_kept(self) -> tuple[str, ...]:
         """The tasks whose spools are here, and those that are taken over from an earlier run."""
         earlier = Shelf(self.spec.reuse) if self.spec.reuse else None
-        if not any(shelf.keys() for shelf in (*self._shelves, *filter(None, [earlier]))):
+        if not any(shelf.list_keys() for shelf in (*self._shelves, *filter(None, [earlier]))):
             return ()
         tasks = {
             self._keys.of(plan.number, number): plan.task(number)
@@ -179,12 +179,12 @@ class HostedJob:
             for number in range(plan.tasks)
         }
         if earlier is not None:
-            whole = [key for key in earlier.keys() if key in tasks and not _left_out(earlier, key)]
+            whole = [key for key in earlier.list_keys() if key in tasks and not _left_out(earlier, key)]
             self._shelves[0].take_over(earlier, whole)
         for shelf in self._shelves:
-            for key in set(shelf.keys()) - set(tasks):
+            for key in set(shelf.list_keys()) - set(tasks):
                 shelf.drop(key)
-        return tuple(sorted(tasks[key] for shelf in self._shelves for key in shelf.keys()))
+        return tuple(sorted(tasks[key] for shelf in self._shelves for key in shelf.list_keys()))
 
     def _shelf(self, key: str) -> Shelf | None:
         """The shelf on which a spool is."""
@@ -423,9 +423,11 @@ class HostedJob:
     def _forget_damaged_input(self, attempt: _Attempt, failure: Failure | None) -> None:
         """A partition whose runs are damaged is made again from the beginning."""
         launch = attempt.launch
-        if failure is not None and failure.damaged and launch.source is not None:
-            if self._plans[launch.stage].kind == "reduce" and launch.source in self._stores:
-                self._stores[launch.source].reset(launch.number)
+        if failure is None or not failure.damaged or self._plans[launch.stage].kind != "reduce":
+            return
+        store = self._stores.get(launch.source) if launch.source is not None else None
+        if store is not None:
+            store.reset(launch.number)
 
     def _with_repro(self, attempt: _Attempt, failure: Failure) -> Failure:
         """The failure with the path of its repro bundle, if there is one; never a reason to fail itself."""

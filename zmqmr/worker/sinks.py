@@ -1,4 +1,4 @@
-"""Where an attempt's records go: into its spool, and over ZeroMQ to partitions of other hosts, or into a file."""
+"""Where an attempt's records go: into its spool and, over ZeroMQ, to other hosts' partitions; or into a file."""
 
 import bz2
 import gzip
@@ -63,7 +63,7 @@ class Delivery:
         self.frames = dict.fromkeys(self._endpoints, 0)
         self.undelivered: set[int] = set()  # partitions whose owner could not be reached
         self._sockets: dict[str, Any] = {}
-        self._context = context() if self._endpoints else None
+        self._context: Any = context() if self._endpoints else None
         for endpoint in sorted(
             set(self._endpoints.values())
         ):  # before the job's code: it may close descriptors
