@@ -2,12 +2,12 @@
 
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
 
-import msgspec
-
 from zmqmr import hook
-from zmqmr.client.records import MAX_INPUTS, RESUMABLE, Record, Records, State, living
+from zmqmr.client.garbage import settle
+from zmqmr.client.records import MAX_INPUTS, RESUMABLE, Record, Records, living
 from zmqmr.client.texts import one_line
 from zmqmr.data import places
 from zmqmr.errors import UsageError
@@ -40,6 +40,8 @@ class Earlier:
     def __init__(self, record: Record, records: Records):
         """UsageError when the job runs, has succeeded, or is being taken up by another command."""
         _check_state(record)
+        if record.state == "lost":
+            settle(record, records, time.time())
         self.record = record
         self._records = records
         self._lock = -1
@@ -94,8 +96,8 @@ class Earlier:
         places.remove(self.record.data)
         record = self._records.read(self.record.job)
         if record is not None:
-            state: State = self.record.state
-            self._records.write(msgspec.structs.replace(record, state=state, resumed_by=job))
+            record.resumed_by = job
+            self._records.write(record)
         self.close()
 
     def close(self) -> None:
