@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import zmq
@@ -312,6 +313,8 @@ class Agent:
         self._shuffle.close()
         self._context.term()
         places.clear_agent(self.directory)
+        with suppress(OSError):  # of use to a later run
+            os.rmdir(self.directory)
         os.close(self._lock)
         if self._client_is_gone:
             for path in self._leftovers:
