@@ -51,6 +51,10 @@ class Settings:
     state_days: float = 7.0  # what is kept of jobs that ended goes when it is older
     state_bytes: int = 10 * 1024 * MIB  # of intermediate data and repro bundles kept; the oldest go first
     status_port: int = 2680  # 0: no status page
+    keys: str = ""  # directory of this host's keys; empty: private sockets only
+    authorized_keys: str = ""  # path of the list of keys that may connect; empty: in that directory
+    max_peers: int = 4096  # connections that a listening TCP port takes at a time
+    answer_seconds: float = 60.0  # for a worker to take the records that were sent to it
     progress_seconds: float = 0.5  # between two progress reports of an attempt
 
     @property

@@ -6,7 +6,22 @@ import sys
 from collections.abc import Sequence
 
 from zmqmr import __version__
-from zmqmr.cli import attach, doctor, drill, gc, jobs, kill, logs, replay, show
+from zmqmr.cli import (
+    attach,
+    coordinator,
+    doctor,
+    drain,
+    drill,
+    gc,
+    jobs,
+    keygen,
+    kill,
+    logs,
+    replay,
+    show,
+    worker,
+    workers,
+)
 from zmqmr.errors import EXIT_INTERRUPTED, EXIT_JOB_FAILED, ZmqmrError
 
 
@@ -15,7 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="zmqmr", description="Run mrjob jobs over ZeroMQ.")
     parser.add_argument("--version", action="version", version=f"zmqmr {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (jobs, show, logs, attach, kill, gc, replay, drill, doctor):
+    on_this_machine = (jobs, show, logs, attach, kill, gc, replay, drill, doctor)
+    for command in (*on_this_machine, coordinator, worker, keygen, workers, drain):
         command.add_command(commands)
     args = parser.parse_args(argv)
     try:

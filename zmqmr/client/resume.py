@@ -10,6 +10,7 @@ from zmqmr.client.garbage import settle
 from zmqmr.client.records import MAX_INPUTS, RESUMABLE, Record, Records, living
 from zmqmr.client.texts import one_line
 from zmqmr.data import places
+from zmqmr.data.spools import Shelf
 from zmqmr.errors import UsageError
 
 STANDARD_INPUT = "standard input"  # in a record's inputs
@@ -83,10 +84,8 @@ class Earlier:
             return [f"resuming {old.job}, which {old.state}: it left no finished task, so all run"]
         if not self.usable(new):
             return [f"resuming {old.job}, which {old.state}: nothing of it is used, because {said}"]
-        kept = f"{len(os.listdir(self.spools))} files of finished tasks"
-        lines = [
-            f"resuming {old.job}, which {old.state}: {kept}, {places.size(self.spools):,} bytes, are there"
-        ]
+        tasks, size = len(Shelf(self.spools).list_keys()), places.size(self.spools)
+        lines = [f"resuming {old.job}, which {old.state}: {tasks} finished tasks, {size:,} bytes, are kept"]
         if changes:
             lines.append(f"tasks that this concerns run again: {said}")
         return lines

@@ -86,14 +86,22 @@ def spools(data: str, job: str) -> str:
 def clear_agent(directory: str) -> None:
     """Remove all in an agent's directory but the spools of its jobs; never fails."""
     for job in _entries(directory):
-        if not job.is_dir(follow_symlinks=False):
+        if job.is_dir(follow_symlinks=False):
+            clear_job(job.path, keep=True)
+        else:
             _remove(job.path)
-            continue
-        for entry in _entries(job.path):
-            if entry.name != SPOOLS:
-                _remove(entry.path)
-        for path in (os.path.join(job.path, SPOOLS), job.path):
-            _remove_empty(path)
+
+
+def clear_job(directory: str, keep: bool) -> None:
+    """Remove all in an agent's directory of a job, but for its spools if they are to be kept; never fails."""
+    if not keep:
+        shutil.rmtree(directory, ignore_errors=True)
+        return
+    for entry in _entries(directory):
+        if entry.name != SPOOLS:
+            _remove(entry.path)
+    for path in (os.path.join(directory, SPOOLS), directory):
+        _remove_empty(path)
 
 
 def prune(data: str) -> None:
