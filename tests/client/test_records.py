@@ -30,7 +30,9 @@ def alive(**fields: object) -> Record:
 
 
 def test_a_record_is_read_as_it_was_written_and_only_its_owner_can(known: Records) -> None:
-    written = record(inputs=[Input("/in", 3, 4)], counters=[{"g": {"n": 2}}], state="failed", reason="no ✗")
+    written = record(
+        inputs=[Input("/in", 3, 4)], counters=[{"g": {"n": 2}}], state="failed", reason="no ✗", cwd="/\udcff"
+    )
     known.write(written)
     assert known.read("words.ada.1") == written
     assert os.stat(known.path("words.ada.1")).st_mode & 0o777 == 0o600

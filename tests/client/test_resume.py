@@ -17,12 +17,13 @@ def known(tmp_path: Path) -> Records:
 
 @pytest.fixture
 def data(tmp_path: Path) -> str:
-    """The directory of an earlier job that left two spools."""
+    """The directory of an earlier job that left the spools of two tasks."""
     data = places.make(str(tmp_path), "old")
     spools = Path(places.spools(data, "old"))
     spools.mkdir(parents=True)
     for name in ("a", "b"):
-        (spools / name).write_text("1234567890")
+        (spools / f"{name}.spool").write_text("12345678")
+        (spools / f"{name}.done").write_text("12")
     return data
 
 
@@ -84,7 +85,7 @@ def test_what_is_used_again_is_said(known: Records, data: str) -> None:
     assert earlier.usable(record("new"))
     (line,) = earlier.explain(record("new"))
     assert line.startswith("resuming old, which killed")
-    assert "2 files" in line and "20 bytes" in line
+    assert "2 finished tasks" in line and "20 bytes" in line
 
 
 @pytest.mark.parametrize(

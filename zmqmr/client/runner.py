@@ -335,8 +335,6 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
                     log.info("status page: %s", cluster.status_url)
                 collect_if_due(run.settings)
                 ended = cluster.run(spec, shown)
-                if ended.state == "succeeded":  # the last stage's end comes with the job's
-                    progress(JobUpdate(spec.job, ended.stages, self._slots(), 1))
         finally:
             progress.close()
             self._left = not cluster.ended

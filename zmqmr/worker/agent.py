@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import zmq
@@ -373,6 +374,8 @@ class Agent:
         self._close_sockets()
         for directory in self.directories:
             places.clear_agent(directory)
+            with suppress(OSError):  # of use to a later run
+                os.rmdir(directory)
         os.close(self._lock)
         if self._client_is_gone:
             for path in self._leftovers:
