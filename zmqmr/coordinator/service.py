@@ -236,11 +236,20 @@ class Coordinator:
         elif isinstance(message, Cancel):
             self._handle(JobCancelled(message.job, "killed on request"))
         elif isinstance(message, Attach):
-            self._handle(ClientAttached(peer, message.job))
+            self._attach(peer, message.job)
         elif isinstance(message, ListWorkers | Drain):
             self._look_after(peer, message)
         else:
             self._report(peer, message)
+
+    def _attach(self, peer: bytes, name: str) -> None:
+        """A client asks again and again; only the first time is news for the journal."""
+        event = ClientAttached(peer, name)
+        job = self._scheduler.jobs.get(name)
+        if job is not None and peer in job.clients:
+            self._commands += self._scheduler.handle(event, self._now())
+        else:
+            self._handle(event)
 
     def _misfit_of(self, frame: bytes) -> str:
         """Why the sender of what cannot be decoded does not fit, if it introduces itself."""

@@ -16,6 +16,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO
 
+import msgspec
+
 from zmqmr.data.seals import seal
 from zmqmr.data.sort import check_sorted, start_sort
 from zmqmr.data.spools import Spool, damaged
@@ -159,6 +161,11 @@ class _Sort:
     directory: str
     process: "subprocess.Popen[bytes] | None" = None
     feed: _Feed | None = None
+
+    @property
+    def growing(self) -> str:
+        """Where sort writes, until it has ended well."""
+        return f"{self.target}.new"
 
 
 class Partitions:
@@ -365,7 +372,7 @@ class Partitions:
         while self._queue and len(self._running) < self._sorters:
             sort = self._queue.popleft()
             try:
-                sort.process = start_sort(self._sort, self._sort_memory, sort.directory, sort.target)
+                sort.process = start_sort(self._sort, self._sort_memory, sort.directory, sort.growing)
             except OSError as error:
                 sort.partition.sorting -= 1
                 sort.partition.failed = SpillError(
@@ -395,18 +402,19 @@ class Partitions:
             self._take_run(sort)
         except SpillError as error:
             with suppress(OSError):
-                os.unlink(sort.target)
+                os.unlink(sort.growing)
             sort.partition.failed = sort.feed.error or error
         self._start_sorts()
         self._answer()
 
     def _take_run(self, sort: _Sort) -> None:
         """A run has all the bytes of what was sorted, or it is none."""
-        partition, sealed = sort.partition, seal(sort.target)
+        partition, sealed = sort.partition, seal(sort.growing)
         size = sum(source.bytes for source in partition.unsorted[sort.cut])
         if sealed.bytes != size:
             raise Corrupt(f"{sort.target} has {sealed.bytes} bytes, {size} were to be sorted", sort.target)
-        self.seals[sort.target] = sealed
+        os.replace(sort.growing, sort.target)
+        self.seals[sort.target] = msgspec.structs.replace(sealed, path=sort.target)
         partition.runs.append(sort.target)
         for source in partition.unsorted.pop(sort.cut):
             source.forget()
