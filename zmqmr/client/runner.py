@@ -194,11 +194,11 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
         with ExitStack() as undo:
             with nothing_started():
                 settings = Settings.from_environ()
+                earlier = self._earlier(settings, undo)
                 spec, step_output, output = self._prepare(settings, undo)
                 record = describe(self, spec, settings, self._data, self._prints)
-                earlier = self._take_up(record, settings, undo)
-                if earlier is not None and earlier.usable(record):
-                    spec = msgspec.structs.replace(spec, reuse=earlier.spools)
+                if earlier is not None:
+                    spec = self._take_up(earlier, record, spec)
             run = Run(spec, settings, Session(settings, record), step_output, output, earlier)
             if self._opts["detach"]:
                 self._detach(run, undo)
@@ -206,16 +206,22 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
                 self._follow(run)
             undo.pop_all()
 
-    def _take_up(self, record: Record, settings: Settings, undo: ExitStack) -> Earlier | None:
-        """The earlier job that is to be resumed, if one is; says what of it can be used."""
+    def _earlier(self, settings: Settings, undo: ExitStack) -> Earlier | None:
+        """The earlier job that is to be resumed, if one is."""
         if not self._opts["resume"] and not self._opts["resume_from"]:
             return None
-        earlier = resume.find(record, self._opts["resume_from"] or "", Records.of(settings))
+        name = self._opts["resume_from"] or ""
+        earlier = resume.find(resume.command_line(), name, Records.of(settings))
         undo.callback(earlier.close)
+        earlier.take_back_output()
+        return earlier
+
+    def _take_up(self, earlier: Earlier, record: Record, spec: JobSpec) -> JobSpec:
+        """The job with what of the earlier one can be used; says what that is."""
         record.resumes = earlier.record.job
         for line in earlier.explain(record):
             log.info("%s", line)
-        return earlier
+        return msgspec.structs.replace(spec, reuse=earlier.spools) if earlier.usable(record) else spec
 
     def _detach(self, run: Run, undo: ExitStack) -> None:
         """Let a process of its own follow the job, and say the job's id."""

@@ -339,7 +339,7 @@ class HostedJob:
         except SpillError as error:
             self._attempt_ended(AttemptEnded(launch.task, launch.attempt, None, Failure(str(error))))
             return
-        report = msgspec.structs.replace(report, attempt=launch.attempt, undelivered=())
+        report = msgspec.structs.replace(report, job=self.spec.job, attempt=launch.attempt, undelivered=())
         if all(owner in ("", self._shuffle) for owner in launch.owners):
             frames = tuple(msgspec.structs.replace(count, frames=0) for count in report.frames)
             report = msgspec.structs.replace(report, frames=frames)
