@@ -4,6 +4,7 @@ libzmq lets every key in unless somebody answers its question: the handler here 
 own, so that a busy loop keeps nobody waiting. What a peer that is in may say is checked for each message.
 """
 
+import itertools
 import struct
 import sys
 from typing import Any
@@ -21,6 +22,7 @@ FAILED = (
 )
 _STRANGERS_NAMED = 100  # refused keys that are named once each, so that a flood does not fill the log
 _EVENT = struct.Struct("=HI")
+_watches = itertools.count()  # libzmq frees a name later than Python an object
 
 
 class _Domain:
@@ -97,7 +99,7 @@ class Watch:
 
     def __init__(self, socket: "zmq.Socket[bytes]", events: int):
         self._watched = socket
-        name = f"inproc://watch-{id(self)}"
+        name = f"inproc://watch-{next(_watches)}"
         socket.monitor(name, events)
         self.socket = socket.context.socket(zmq.PAIR)
         self.socket.set(zmq.RCVHWM, 0)
@@ -121,7 +123,7 @@ class Watch:
 
 
 class Refusal:
-    """Whether a client's connection is refused for its key, which libzmq itself would retry for ever."""
+    """Whether a client's connection is refused for its key: libzmq says nothing and ends it for good."""
 
     def __init__(self, socket: "zmq.Socket[bytes]"):
         self._watch = Watch(socket, FAILED)
