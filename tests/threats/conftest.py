@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 import pytest
 from differential.harness import Result
 from faults.nemesis import FaultPlace, oracle
-from netns.services import Cluster, Host, free_port, key_directory
+from netns.services import QUICK, Cluster, Host, free_port, key_directory
 
 HERE = Host("here")
 MARKER = "quetzalcoatlus"
@@ -25,12 +25,14 @@ def cluster(tmp_path: Path, keys: Path) -> Iterator[Cluster]:
     yield from running_cluster(tmp_path, keys)
 
 
-def running_cluster(tmp_path: Path, keys: Path | None, workers: int = 2) -> Iterator[Cluster]:
+def running_cluster(
+    tmp_path: Path, keys: Path | None, workers: int = 2, settings: dict[str, str] | None = None
+) -> Iterator[Cluster]:
     """Coordinator and workers on this host; ended in order after the test."""
     notes = tmp_path / "notes"
     notes.mkdir()
     with TemporaryDirectory() as folder:
-        cluster = Cluster(FaultPlace(Path(folder), notes), keys)
+        cluster = Cluster(FaultPlace(Path(folder), notes), keys, QUICK | (settings or {}))
         try:
             cluster.start_coordinator(HERE, free_port())
             names = [f"w{number}" for number in range(workers)]

@@ -1,15 +1,12 @@
 """T1: whoever reaches a port can do nothing without a key, and with a key nothing but what its role may."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
-import zmq
 from faults.nemesis import WORDS
 from netns.services import Cluster, free_port, key_directory
+from threats.peers import answer, refused_at_the_gate
 
 from zmqmr import __version__
 from zmqmr.errors import UsageError
@@ -22,59 +19,13 @@ from zmqmr.messages import (
     ListWorkers,
     Refused,
     Register,
-    ToAgent,
-    ToClient,
-    ToOperator,
     WorkerList,
-    decode,
-    encode,
 )
 from zmqmr.net import gate
-from zmqmr.net.curve import Keys, load_keys
-from zmqmr.net.gate import Gate, Refusal
-from zmqmr.net.sockets import context, control_client, control_server, shuffle_client, worker_identity
+from zmqmr.net.curve import load_keys
+from zmqmr.net.gate import Gate
+from zmqmr.net.sockets import context, control_server, shuffle_client, worker_identity
 from zmqmr.settings import Settings
-
-PATIENCE_MILLISECONDS = 10_000
-EVERYTHING = ToClient | ToOperator | ToAgent
-
-
-@contextmanager
-def connected(endpoint: str, keys: Keys | None, identity: bytes = b"") -> Iterator["zmq.Socket[bytes]"]:
-    """A peer of the coordinator, whatever keys it has."""
-    zmq_context = context()
-    socket = control_client(
-        zmq_context, endpoint, identity or b"client:" + os.urandom(8).hex().encode(), None, keys
-    )
-    try:
-        yield socket
-    finally:
-        socket.close()
-        zmq_context.term()
-
-
-def answer(cluster: Cluster, keys: Keys, message: Any, identity: bytes = b"") -> Any:
-    """What the coordinator answers to one message."""
-    with connected(cluster.endpoint, keys, identity) as socket:
-        socket.send(encode(message))
-        assert socket.poll(PATIENCE_MILLISECONDS), cluster.story()
-        return decode(socket.recv(), EVERYTHING)
-
-
-def refused_at_the_gate(endpoint: str, keys: Keys | None) -> str:
-    """Why a peer does not even get a connection."""
-    with connected(endpoint, keys) as socket:
-        refusal = Refusal(socket)
-        socket.send(encode(ListWorkers()))
-        try:
-            for _ in range(PATIENCE_MILLISECONDS // 100):
-                assert not socket.poll(100), "it was let in"
-                if reason := refusal.seen():
-                    return reason
-        finally:
-            refusal.close()
-    raise AssertionError("it was neither let in nor refused")
-
 
 REGISTER = Register("intruder", 1, "host", 1, 1, "tcp://127.0.0.1:1", __version__)
 
