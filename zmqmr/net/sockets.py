@@ -165,6 +165,7 @@ def shuffle_server(
 ) -> "zmq.Socket[bytes]":
     """Where an agent takes frames. Bulk data has a socket of its own, so heartbeats never queue behind it."""
     socket = _bounded(context.socket(zmq.ROUTER), frames, payload_bytes + FRAME_SLACK)
+    socket.set(zmq.ROUTER_MANDATORY, 1)
     if is_tcp(endpoint):
         _bulk_over_tcp(socket, endpoint)
     return _listen(socket, endpoint, gate, "shuffle", WORKERS)
