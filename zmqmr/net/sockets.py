@@ -179,7 +179,8 @@ def shuffle_client(
     keys: Keys | None = None,
     answer_seconds: float = ANSWER_SECONDS,
 ) -> "zmq.Socket[bytes]":
-    """An attempt's connection to an owner. A full connection blocks the sender: backpressure.
+    """An attempt's connection to an owner. A full connection blocks the sender: backpressure. When
+    there is no room for `answer_seconds`, sending raises zmq.Again.
 
     Call `hand_over` before it is closed: libzmq drops what a receiver that is at its high-water mark has
     not read when the sender goes, whatever the sender's linger. SpillError when the owner does not answer."""
@@ -187,6 +188,7 @@ def shuffle_client(
     deadline = time.monotonic() + answer_seconds
     for key in itertools.cycle(keys.candidates("worker") if keys is not None and is_tcp(endpoint) else [b""]):
         socket = _bounded(context.socket(zmq.DEALER), frames, payload_bytes + FRAME_SLACK)
+        socket.set(zmq.SNDTIMEO, max(1, int(answer_seconds * 1000)))
         _reconnecting(socket, endpoint)
         if is_tcp(endpoint):
             _bulk_over_tcp(socket, endpoint)
