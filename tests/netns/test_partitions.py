@@ -82,29 +82,32 @@ def test_f12_workers_that_do_not_reach_each_other_leave_the_work_to_one_that_rea
 ) -> None:
     ring.wires.silence("w0", "w1")
     try:
-        job = ring.submit()
-        ended = job.assert_same_as(expected, ring.cluster)
+        job = ring.submit(split=2400)
+        job.assert_same_as(expected, ring.cluster)
     finally:
         ring.wires.unsilence("w0", "w1")
-    assert any("does not answer" in failure for failure in ended["failures"]), ended["failures"]
+    tasks = [attempt.rpartition("_")[0] for attempt in ring.executions("mapper")]
+    assert len(set(tasks)) < len(tasks), "no task was run elsewhere"
 
 
-def test_f12_a_job_that_no_worker_can_run_for_lack_of_connections_fails_and_names_both_ends(
-    ring: Ring,
+def test_f12_a_job_whose_workers_do_not_reach_each_other_at_all_ends_right_or_says_which_hosts(
+    ring: Ring, expected: Result
 ) -> None:
+    """A task that happens to be tried on every owner of its partitions delivers all; four tries are all."""
     pairs = [("w0", "w1"), ("w1", "w2"), ("w2", "w0")]
     for one, other in pairs:
         ring.wires.silence(one, other)
     try:
-        ended = ring.submit(split=8000).end()
+        job = ring.submit(split=8000)
+        ended = job.end()
     finally:
         for one, other in pairs:
             ring.wires.unsilence(one, other)
-    assert ended["state"] == "failed"
-    addresses = {name: ring.wires.hosts[name].address for name in ("w0", "w1", "w2")}
-    last = ended["failures"][-1]
-    assert any(f"on {name}: " in last for name in addresses), last
-    assert any(address in last for address in addresses.values()), last
+    if ended["state"] == "succeeded":
+        job.assert_same_as(expected, ring.cluster)
+    else:
+        named = [name for name in ("w0", "w1", "w2") if f"host {name}" in ended["reason"]]
+        assert ended["state"] == "failed" and len(named) == 2, ended["reason"]
 
 
 def test_f13_a_slow_link_loses_no_worker(ring: Ring, tmp_path: Path) -> None:
