@@ -209,6 +209,8 @@ class Reports(Repair):
         job.changed = True
         if task.missing & stage.owned:
             task.state = TaskState.READY
+            if task.unreachable > 1 and stage.plan.source is None:
+                task.spool = None  # its worker has tried twice: another one may reach the owners
             if task.spool is None:
                 self._settle(job)
             else:
