@@ -410,6 +410,9 @@ class AttemptReport(Message, frozen=True):
     attempts: AttemptNumber
     final: bool
     failure: Failure
+    story: tuple[
+        str, ...
+    ] = ()  # of the task, oldest first: each "SECONDS since the job's start, a space, what"
 
 
 class JobEnded(Message, frozen=True):

@@ -47,6 +47,8 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
         self._counters: list[dict[str, dict[str, int]]] = []
         self._job_class = _class_that_makes_runner()
         self._failed_step: int | None = None
+        self._progress: Progress
+        self._stdin_path: str | None
         self._output_dir: str | None
         self._setup_wrapper_script_path: str | None
         try:
@@ -249,7 +251,11 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
         from zmqmr.client.local import LocalCluster
 
         directory = self._get_local_tmp_dir()
-        progress = Progress(len(spec.steps), explain_failures=self._opts["read_logs"] is not False)
+        progress = self._progress = Progress(
+            len(spec.steps),
+            explain_failures=self._opts["read_logs"] is not False,
+            standard_input=self._stdin_path or "",
+        )
         with LocalCluster(settings, self._slots(), directory) as cluster:
             if cluster.status_url:
                 log.info("status page: %s", cluster.status_url)
@@ -263,7 +269,7 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
         return ended
 
     def _raise_failed(self, ended: JobEnded) -> None:
-        reason = ended.reason or f"the job was {ended.state}"
+        reason = self._progress.known(ended.reason) or f"the job was {ended.state}"
         head, _, rest = reason.partition("\n")
         if rest:
             log.error("%s", "\n".join(map(one_line, reason.split("\n"))))
