@@ -250,8 +250,8 @@ def test_the_story_of_a_task_is_told_with_its_failure(lines: list[str]) -> None:
     explained = explain(message, 2).split("\n")
     begin = explained.index("  what happened to the task, in minutes and seconds since the job began:")
     assert explained[begin + 1] == "    ... 4 earlier events"
-    assert explained[begin + 2] == "       0:30.0  event 4"
-    assert explained[begin + 10] == "       1:30.0  event 12"
+    assert explained[begin + 2] == "     0:30.0  event 4"
+    assert explained[begin + 10] == "     1:30.0  event 12"
     assert explained[begin + 11] == "             no time\\x1b"
     assert len(explained) == begin + 12
     assert "what happened" not in explain(report(), 2)

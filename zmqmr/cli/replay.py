@@ -30,9 +30,9 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser = commands.add_parser(
         "replay",
         help="run a failed task again, alone, in the foreground",
-        description="Run the failed task of a repro bundle again, in the foreground, with mrjob's own code: the"
-        " same input up to the record it failed on, the same files, switches and environment. It shows the end of"
-        " what the task yields, its counters, and the traceback last.",
+        description="Run the failed task of a repro bundle again, in the foreground, with mrjob's own"
+        " code: the same input up to the record it failed on, the same files, switches and environment. It"
+        " shows the end of what the task yields, its counters, and the traceback last.",
         epilog="Exit status: 0 it did not fail this time, 1 it failed again, 2 the bundle cannot be used.",
     )
     parser.add_argument("bundle", help="the path that the failure named after 'run it alone'")
