@@ -349,8 +349,8 @@ class Fuzz:
         try:
             stranger.connect(self._draw.choice(list(self.session.sockets.values())))
             stranger.sendall(raw_bytes(self._draw))
-        except (BrokenPipeError, ConnectionResetError, BlockingIOError):
-            pass  # it was cut off, as it should be, or there are too many before it
+        except OSError:
+            self.session.check()  # it was cut off, as it should be, or too many wait before it
         self._strangers.append(stranger)
         while len(self._strangers) > STRANGERS:
             self._strangers.pop(self._draw.randrange(len(self._strangers))).close()

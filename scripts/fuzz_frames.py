@@ -28,8 +28,6 @@ TEXTS = [
     "../../etc/passwd",
 ]
 NAMES = [
-    "..",
-    ".",
     "local",
     "evil",
     "job",
@@ -40,6 +38,7 @@ NAMES = [
     "-rf",
     "a:b",
 ]
+NOT_NAMES = [".", "..", "job\n", "", "a/b", "/etc"]
 
 
 class Mutator:
@@ -130,7 +129,7 @@ class Mutator:
         draw = self.random
         payload = draw.randbytes(draw.choice([0, 1, 50, 50, 50, 3000]))
         header, payload = pack(
-            draw.choice([self.job, "job", ".."]),
+            draw.choice([self.job, "job"]),
             draw.choice(BIG[:5]),
             draw.choice(NAMES),
             draw.choice([1, 2, *BIG[:4]]),
@@ -194,7 +193,14 @@ class Mutator:
         return draw.choice(
             [None, True, -1, 2**64 - 1, -(2**63), 1.5, float("nan"), b"\xff\xfe", "", draw.choice(TEXTS)]
             if draw.random() < 0.6
-            else [[[[[]]]], {"": {"": 0}}, draw.choice(NAMES), self.job, list(range(50)), [None] * 2]
+            else [
+                [[[[]]]],
+                {"": {"": 0}},
+                draw.choice([*NAMES, *NOT_NAMES]),
+                self.job,
+                list(range(50)),
+                [None] * 2,
+            ]
         )
 
 

@@ -1,4 +1,7 @@
-"""Row F16 and threat T4: hostile frames of every kind at the sockets of a running job. `make fuzz` sends a million."""
+"""Row F16 and threat T4: hostile frames of every kind at the sockets of a running job.
+
+`make fuzz` sends a million.
+"""
 
 import random
 import subprocess

@@ -64,6 +64,8 @@ class LocalCluster:
         self._children: dict[int, str] = {}  # pid -> what it is
         self._restarts: dict[str, int] = {}
         self._lives = 0  # of agents
+        self._joined = False  # the agent that there is has been a worker
+        self._alone_since: float | None = None  # when the coordinator gave it up
         self._lifeline = self._lifeline_end = -1  # the pipe that children watch, and its other end
 
     def __enter__(self) -> "LocalCluster":
@@ -176,7 +178,22 @@ class LocalCluster:
                     raise CoordinatorUnreachable(f"{_SUBMITS} coordinators did not take the job")
                 socket.send(submit)
             else:
+                if isinstance(message, JobUpdate):
+                    self._watch_agent(message.workers)
                 on_message(message)
+
+    def _watch_agent(self, workers: int) -> None:
+        """End an agent that was given up and neither goes on nor ends: it hangs. Another takes its place."""
+        now = time.monotonic()
+        if workers:
+            self._joined, self._alone_since = True, None
+        elif self._joined and self._alone_since is None:
+            self._alone_since = now
+        elif self._alone_since is not None and now - self._alone_since > self.settings.worker_timeout_seconds:
+            log.warning("the agent process does not answer and is ended")
+            for pid in [pid for pid, what in self._children.items() if what == "agent"]:
+                os.kill(pid, signal.SIGKILL)
+            self._joined, self._alone_since = False, None
 
     def _await_end(self, socket: Any) -> None:
         """Give a cancelled job time to end; what is left after that is killed with the children."""

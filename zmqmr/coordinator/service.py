@@ -36,6 +36,7 @@ from zmqmr.messages import (
     FromAgent,
     FromClient,
     Heartbeat,
+    JobUnknown,
     Refused,
     Register,
     Resync,
@@ -174,12 +175,17 @@ class Coordinator:
             self._register(peer, message)
         elif isinstance(message, Submit):
             self._submit(peer, message)
+        elif isinstance(message, Cancel | Attach) and not self._knows(message.job):
+            self._send(peer, JobUnknown(message.job))  # no event: strangers' questions fill no journal
         elif isinstance(message, Cancel):
             self._handle(JobCancelled(message.job, "killed on request"))
         elif isinstance(message, Attach):
             self._handle(ClientAttached(peer, message.job))
         else:
             self._report(peer, message)
+
+    def _knows(self, job: str) -> bool:
+        return job in self._scheduler.jobs or job in self._scheduler.ended
 
     def _register(self, peer: bytes, message: Register) -> None:
         if message.protocol != PROTOCOL:
