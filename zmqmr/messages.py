@@ -18,6 +18,7 @@ Count = Annotated[int, Meta(ge=0)]
 Name = Annotated[str, Meta(pattern=r"\A(?!\.{1,2}\Z)[A-Za-z0-9._:-]{1,200}\Z")]
 Word = Annotated[str, Meta(pattern=r"\A[^\0]*\Z")]  # a path, or a word of a command: the system takes no NUL
 Text = Annotated[str, Meta(max_length=256_000)]
+Version = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9._+-]{0,100}\Z")]
 Counters = dict[str, dict[str, int]]  # group -> counter -> value
 
 
@@ -116,6 +117,7 @@ class JobSpec(Struct, frozen=True):
     setup_script: Word = ""  # name in the working directory of the setup wrapper
     job_class: str = ""  # qualified name of the class in the job file; empty: the one that the file runs
     skip_bad_records: Count = 0  # how many records that fail their mapper may be left out
+    reuse: Word = ""  # directory with spools of an earlier run of this job
 
 
 # --- agent to coordinator --------------------------------------------------------------------
@@ -132,6 +134,8 @@ class Register(Message, frozen=True):
     shuffle: str  # endpoint where its agent takes frames
     version: str
     protocol: int = PROTOCOL
+    mrjob: Version = ""  # empty: the same as the coordinator's
+    python: Version = ""
 
 
 class Heartbeat(Message, frozen=True):
@@ -151,11 +155,12 @@ class AttemptProgress(Message, frozen=True):
 
 
 class FrameCount(Struct, frozen=True, array_like=True):
-    """What an attempt sent to one partition."""
+    """What an attempt yielded for one partition."""
 
     partition: Count
-    frames: Count
+    frames: Count  # sent; 0: the partition's owner takes the records from the attempt's spool, or wants none
     bytes: Count
+    crc32: Count = 0  # of all the bytes, in the order they were yielded
 
 
 class AttemptDone(Message, frozen=True):
@@ -171,6 +176,7 @@ class AttemptDone(Message, frozen=True):
     bytes: Count = 0
     output_records: Count = 0
     output_bytes: Count = 0
+    undelivered: tuple[Count, ...] = ()  # partitions whose owner could not be reached
 
 
 class Failure(Struct, frozen=True):
@@ -185,6 +191,7 @@ class Failure(Struct, frozen=True):
     fatal: bool = False  # another attempt would fail alike: do not retry
     crashed: bool = False  # the process ended without explaining itself
     repro: str = ""  # path of its repro bundle
+    damaged: bool = False  # what it read was made by this job and is not what was written: make it again
 
 
 class AttemptFailed(Message, frozen=True):
@@ -230,6 +237,14 @@ class AttemptId(Struct, frozen=True, array_like=True):
     attempt: AttemptNumber
 
 
+class Opened(Message, frozen=True):
+    """The worker knows the job and can be given its tasks. `kept`: those whose spools it still has."""
+
+    job: Name
+    epoch: int
+    kept: tuple[Name, ...] = ()
+
+
 class Inventory(Message, frozen=True):
     """All that an agent holds, told to a coordinator that has started again."""
 
@@ -249,6 +264,7 @@ FromAgent = (
     | Committed
     | CommitFailed
     | OpenFailed
+    | Opened
     | Inventory
 )
 
@@ -306,8 +322,9 @@ class Launch(Message, frozen=True):
     split: Split | None  # a map task's input, or
     source: int | None  # the stage whose partition `number` is the input
     partitions: Count  # of the output; 0: the output is a file
-    owners: tuple[str, ...]  # shuffle endpoint of each partition's owner
+    owners: tuple[str, ...]  # shuffle endpoint of each partition's owner; "": nobody wants the partition
     tasks: Count  # in this stage
+    replay: bool = False  # do not run the job: deliver what the kept spool of the task holds
     careful: bool = False  # an attempt crashed: note each record before it is processed
     skip: tuple[RecordAt, ...] = ()  # records to leave out
 
@@ -319,13 +336,13 @@ class Kill(Message, frozen=True):
 
 
 class Commit(Message, frozen=True):
-    """Make this attempt's output the task's output: join its frames, or rename its file."""
+    """Make this attempt's output the task's output: join its records, keep its spool, or rename its file."""
 
     job: Name
     task: Name
     attempt: AttemptNumber
     stage: Count
-    frames: tuple[FrameCount, ...]  # those this worker must hold
+    frames: tuple[FrameCount, ...]  # of the partitions that this worker owns
 
 
 class Discard(Message, frozen=True):
@@ -337,16 +354,17 @@ class Discard(Message, frozen=True):
 
 
 class EndStage(Message, frozen=True):
-    """All tasks that read this stage's output are committed: its data may go."""
+    """All tasks that read this stage's output are committed: its partitions may go. Spools stay."""
 
     job: Name
     stage: Count
 
 
 class EndJob(Message, frozen=True):
-    """The job is over: kill its attempts, remove what it left."""
+    """The job is over: kill its attempts, remove what it left, except its spools if they are to be kept."""
 
     job: Name
+    keep: bool = False
 
 
 ToAgent = Welcome | Beat | Resync | Refused | OpenJob | Launch | Kill | Commit | Discard | EndStage | EndJob
@@ -359,6 +377,9 @@ class Submit(Message, frozen=True):
     spec: JobSpec
     version: str
     protocol: int = PROTOCOL
+    host: Text = ""  # of the client
+    mrjob: Version = ""  # empty: the same as the coordinator's
+    python: Version = ""
 
 
 class Cancel(Message, frozen=True):
@@ -377,6 +398,29 @@ class Attach(Message, frozen=True):
 FromClient = Submit | Cancel | Attach
 
 
+class ListWorkers(Message, frozen=True):
+    """Answered with WorkerList."""
+
+
+class Drain(Message, frozen=True):
+    """The worker gets no new attempts; answered with WorkerList."""
+
+    worker: Name
+
+
+FromOperator = ListWorkers | Drain
+
+
+class Introduction(msgspec.Struct, frozen=True):
+    """What every release's first message says of its sender, whatever else that release puts into it."""
+
+    type: str
+    version: Version = ""
+    protocol: int = 0
+    worker: Text = ""
+    host: Text = ""
+
+
 class StageProgress(Struct, frozen=True):
     stage: Count
     step: Count
@@ -389,6 +433,7 @@ class StageProgress(Struct, frozen=True):
     total_bytes: Count  # 0: not known
     failures: Count
     status: str = ""  # the newest set_status
+    reused: Count = 0  # tasks that an earlier run of the job had finished
 
 
 class JobUpdate(Message, frozen=True):
@@ -412,9 +457,7 @@ class AttemptReport(Message, frozen=True):
     attempts: AttemptNumber
     final: bool
     failure: Failure
-    story: tuple[
-        str, ...
-    ] = ()  # of the task, oldest first: each "SECONDS since the job's start, a space, what"
+    story: tuple[str, ...] = ()  # what happened to the task before, with seconds since the job began
 
 
 class JobEnded(Message, frozen=True):
@@ -425,13 +468,40 @@ class JobEnded(Message, frozen=True):
     stages: tuple[StageProgress, ...] = ()
 
 
+class Notice(Message, frozen=True):
+    """Something that the user should know about a job that goes on all the same."""
+
+    job: Name
+    text: Text
+
+
+class WorkerInfo(Struct, frozen=True):
+    """A worker as the coordinator sees it."""
+
+    name: Name
+    host: str
+    slots: Count
+    free: Count  # slots without an attempt
+    state: Literal["ready", "draining", "resuming"]
+    needed: bool  # it runs attempts, or holds data that a job will read
+    heard_seconds: float  # since it was last heard
+    shuffle: str
+    version: str = ""
+    python: str = ""
+
+
+class WorkerList(Message, frozen=True):
+    workers: tuple[WorkerInfo, ...]
+
+
 class JobUnknown(Message, frozen=True):
     """The coordinator does not know the job: its Submit was lost, or it ended long ago."""
 
     job: Name
 
 
-ToClient = Refused | JobUpdate | AttemptReport | JobEnded | JobUnknown
+ToClient = Refused | JobUpdate | AttemptReport | JobEnded | JobUnknown | Notice
+ToOperator = Refused | WorkerList
 
 
 # --- executor and attempt, over a socket pair and a pipe --------------------------------------
@@ -484,6 +554,8 @@ class Run(Message, frozen=True):
     directory: str  # the attempt's own, made by the agent; holds its output until commit
     output: str  # where the attempt writes its output, or "" for a shuffle
     compress: Literal["", "gz", "bz2"]  # of that output
+    shuffle: str = ""  # the agent's own endpoint: what is for it goes into the spool only
+    replay: str = ""  # path of the spool to deliver, instead of running the job
     seals: tuple[Seal, ...] = ()  # of `runs`, checked before they are read
 
 

@@ -19,7 +19,7 @@ MOST_SECONDS = 1_000_000  # of any time: what the system's calls that wait can t
 SMALLEST_TASK = 128 * MIB  # address space with which a task of any job can begin
 SHORTEST_TIMEOUT = 0.3  # seconds of silence after which a worker may be given up
 
-_MAY_BE_ZERO = ("status_port", "task_memory_bytes")
+_MAY_BE_ZERO = {"status_port", "task_memory_bytes", "state_days", "state_bytes"}
 _LIMITS = {
     "status_port": 65535,
     "max_attempts": 1000,
@@ -57,8 +57,16 @@ class Settings:
     stderr_bytes: int = 1 * MIB  # of a task's standard error kept, from its end
     max_counters: int = 10_000  # counters of one job
     worker_wait_seconds: float = 60.0  # a job waits this long for a worker
-    state_directory: str = ""  # of repro bundles; empty: zmqmr in XDG_STATE_HOME or ~/.local/state
+    state_directory: str = (
+        ""  # of records and repro bundles; empty: zmqmr in XDG_STATE_HOME or ~/.local/state
+    )
+    state_days: float = 7.0  # what is kept of jobs that ended goes when it is older
+    state_bytes: int = 10 * 1024 * MIB  # of intermediate data and repro bundles kept; the oldest go first
     status_port: int = 2680  # 0: no status page
+    keys: str = ""  # directory of this host's keys; empty: private sockets only
+    authorized_keys: str = ""  # path of the list of keys that may connect; empty: in that directory
+    max_peers: int = 4096  # connections that a listening TCP port takes at a time
+    answer_seconds: float = 60.0  # for a worker to take the records that were sent to it
     progress_seconds: float = 0.5  # between two progress reports of an attempt
 
     @property
@@ -66,11 +74,25 @@ class Settings:
         """Silence after which the coordinator gives a worker up."""
         return self.heartbeat_seconds * self.heartbeats_missed
 
+    def changed(self) -> dict[str, str]:
+        """The settings that are not the default, as strings."""
+        pairs = ((field.name, getattr(self, field.name), field.default) for field in fields(self))
+        return {name: str(value) for name, value, default in pairs if value != default}
+
+    @property
+    def _state_home(self) -> str:
+        home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+        return os.path.abspath(self.state_directory or os.path.join(home, "zmqmr"))
+
     @property
     def repro_directory(self) -> str:
         """Where repro bundles are kept."""
-        home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-        return os.path.join(self.state_directory or os.path.join(home, "zmqmr"), "repro")
+        return os.path.join(self._state_home, "repro")
+
+    @property
+    def jobs_directory(self) -> str:
+        """Where the records and logs of jobs are kept."""
+        return os.path.join(self._state_home, "jobs")
 
     @property
     def lease_seconds(self) -> float:

@@ -11,7 +11,9 @@ from zmqmr.messages import (
     Committed,
     Heartbeat,
     Inventory,
+    JobEnded,
     JobSpec,
+    Opened,
     OpenFailed,
 )
 
@@ -27,6 +29,8 @@ class WorkerJoined:
     host: str
     slots: int
     shuffle: str
+    version: str = ""
+    python: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,20 @@ class WorkerLost:
     """A worker has not been heard, or said goodbye."""
 
     worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerDrained:
+    """A worker is to leave: it gets no new work but what its data needs."""
+
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobsRemembered:
+    """What the events that a shortened journal no longer has said about ended jobs, the oldest first."""
+
+    jobs: tuple[JobEnded, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +67,7 @@ class Reported:
         | Committed
         | CommitFailed
         | OpenFailed
+        | Opened
         | Inventory
     )
 
@@ -98,6 +117,23 @@ class CommitOverdue:
 
 
 @dataclass(frozen=True, slots=True)
+class AttemptSlow:
+    """An attempt takes much longer than those of the same stage did: another may overtake it."""
+
+    job: str
+    task: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class WaitOver:
+    """A task that was to wait before its next attempt has waited."""
+
+    job: str
+    task: str
+
+
+@dataclass(frozen=True, slots=True)
 class WorkersMissing:
     """A job has waited too long for a worker."""
 
@@ -112,6 +148,8 @@ class Tick:
 Event = (
     WorkerJoined
     | WorkerLost
+    | WorkerDrained
+    | JobsRemembered
     | Reported
     | JobSubmitted
     | JobCancelled
@@ -119,6 +157,8 @@ Event = (
     | CoordinatorRestarted
     | AttemptSilent
     | CommitOverdue
+    | AttemptSlow
+    | WaitOver
     | WorkersMissing
     | Tick
 )
