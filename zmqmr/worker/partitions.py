@@ -254,21 +254,40 @@ class Partitions:
         held = self._held.get((task, attempt))
         if held is not None and held.refused is not None:
             raise held.refused
-        for count in counts:
+        new = [count for count in counts if not self._is_joined(task, count)]
+        for count in new:
+            self._check(task, count, held, spool)
+        for count in new:
             partition = self._partition(count.partition)
-            if task in partition.joined:
-                if partition.joined[task] != count.crc32:
-                    raise SpillError(f"{task} yielded other records than its attempt before did")
-            elif spool is not None:
-                self._join(task, count, partition, _InSpool(spool, count.partition))
+            if spool is not None:
+                partition.growing.append(_InSpool(spool, count.partition))
             elif held is not None:
-                self._join_frames(task, count, partition, held)
+                self._join_frames(count, partition, held)
+            self._joined(task, count, partition)
         self.discard(task, attempt)
 
-    def _join_frames(self, task: str, count: FrameCount, partition: _Partition, held: _Held) -> None:
-        came = held.bytes.get(count.partition, 0)
-        if came != count.bytes:
-            raise SpillError(f"{task} sent {count.bytes} bytes to partition {count.partition}, {came} came")
+    def _is_joined(self, task: str, count: FrameCount) -> bool:
+        known = self._partitions.get(count.partition)
+        if known is None or task not in known.joined:
+            return False
+        if known.joined[task] != count.crc32:
+            raise SpillError(f"{task} yielded other records than its attempt before did")
+        return True
+
+    def _check(self, task: str, count: FrameCount, held: _Held | None, spool: Spool | None) -> None:
+        """That what came is what was yielded."""
+        if spool is not None:
+            part = spool.parts.get(count.partition)
+            if part is None or (part.bytes, part.crc32) != (count.bytes, count.crc32):
+                raise damaged(spool.path)
+        else:
+            came = held.bytes.get(count.partition, 0) if held is not None else 0
+            if came != count.bytes:
+                raise SpillError(
+                    f"{task} sent {count.bytes} bytes to partition {count.partition}, {came} came"
+                )
+
+    def _join_frames(self, count: FrameCount, partition: _Partition, held: _Held) -> None:
         file = partition.file
         if file is None:
             file = _File(f"{partition.path}.{partition.cuts}")
@@ -276,11 +295,6 @@ class Partitions:
         if partition.file is None:
             partition.file = file
             partition.growing.append(file)
-        self._joined(task, count, partition)
-
-    def _join(self, task: str, count: FrameCount, partition: _Partition, source: _InSpool) -> None:
-        partition.growing.append(source)
-        self._joined(task, count, partition)
 
     def _joined(self, task: str, count: FrameCount, partition: _Partition) -> None:
         partition.joined[task] = count.crc32

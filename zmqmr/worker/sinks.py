@@ -1,4 +1,4 @@
-"""Where an attempt's records go: into its spool and, over ZeroMQ, to other hosts' partitions; or into a file."""
+"""Where an attempt's records go: into its spool and, over ZeroMQ, to partitions of others; or into a file."""
 
 import bz2
 import gzip
