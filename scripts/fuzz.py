@@ -153,7 +153,7 @@ class Session:
 
     def _await_job(self) -> str:
         def find() -> str:
-            folders = self._folder.glob("**/zmqmr-data-*/agent-1/*/work")
+            folders = self._folder.glob("zmqmr-*/*/agent/*/work")
             return next((path.parent.name for path in folders), "")
 
         name: str = self._await("job at the agent", find)

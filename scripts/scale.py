@@ -43,6 +43,8 @@ from zmqmr.messages import (
     JobEnded,
     JobSpec,
     Launch,
+    Opened,
+    OpenJob,
     Piece,
     Split,
     Step,
@@ -153,6 +155,8 @@ class Cluster:
         if isinstance(command, Inform):
             if isinstance(message, JobEnded):
                 self.ended = message
+        elif isinstance(message, OpenJob):
+            self._later(0.01, command.worker, Opened(message.spec.job, 1, ()))
         elif isinstance(message, Launch):
             self._launched(command.worker, message)
         elif isinstance(message, Commit):

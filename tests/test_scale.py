@@ -31,4 +31,4 @@ def test_all_that_was_measured_can_be_had() -> None:
     command = [sys.executable, str(SCALE), "--json", "--cell", "2", "40", "3"]
     row = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=120).stdout)
     assert row["state"] == "succeeded"
-    assert row["calls"]["core AttemptDone"] == 43
+    assert row["calls"]["core AttemptDone"] >= 43  # a straggler has a second attempt

@@ -118,6 +118,7 @@ class HarshAgent(Agent):
             held.clear()  # type: ignore[attr-defined]
         self.output.clear()
         self.waiting.clear()
+        self.spools.clear()
 
     def inventory(self) -> Inventory:
         running = tuple(AttemptId("job", task, attempt) for task, attempt in sorted(self.running))
@@ -148,7 +149,8 @@ class HarshWorld(World):
         self.events = 0
 
     def may_fail(self, task: str, probability: float) -> bool:
-        return self.misfortune.attempts_fail and super().may_fail(task, probability)
+        once = self._failures[task] == 0  # the rest of a task's budget is for what else goes wrong
+        return once and self.misfortune.attempts_fail and super().may_fail(task, probability)
 
     # --- the coordinator's shell -------------------------------------------------------------
 
