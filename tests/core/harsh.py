@@ -89,6 +89,7 @@ class HarshAgent(Agent):
     def take(self, message: Any) -> None:
         if isinstance(message, OpenJob):
             self.jobs.add(message.spec.job)
+            self.over = False  # or no more: it begins anew
         elif isinstance(message, Commit) and _id(message) in self.confirmed:
             self.report(self.confirmed[_id(message)])  # a coordinator that came back asks twice
             return
@@ -119,6 +120,8 @@ class HarshAgent(Agent):
         self.output.clear()
         self.waiting.clear()
         self.spools.clear()
+        self.fresh.clear()
+        self.applied.clear()
 
     def inventory(self) -> Inventory:
         running = tuple(AttemptId("job", task, attempt) for task, attempt in sorted(self.running))
