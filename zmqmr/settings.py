@@ -57,9 +57,7 @@ class Settings:
     stderr_bytes: int = 1 * MIB  # of a task's standard error kept, from its end
     max_counters: int = 10_000  # counters of one job
     worker_wait_seconds: float = 60.0  # a job waits this long for a worker
-    state_directory: str = (
-        ""  # of records and repro bundles; empty: zmqmr in XDG_STATE_HOME or ~/.local/state
-    )
+    state_directory: str = ""  # of records and bundles; empty: zmqmr in XDG_STATE_HOME or ~/.local/state
     state_days: float = 7.0  # what is kept of jobs that ended goes when it is older
     state_bytes: int = 10 * 1024 * MIB  # of intermediate data and repro bundles kept; the oldest go first
     status_port: int = 2680  # 0: no status page
