@@ -100,8 +100,8 @@ def test_f5_an_agent_that_hangs_while_its_sockets_live_is_given_up_and_replaced(
     settings = BRISK | {"ZMQMR_STATE_DIRECTORY": str(state), "ZMQMR_PROGRESS_SECONDS": "0.1"}
     run = Run(place, tmp_path / "out", [text], [*SLOW, "--how", "exception"], settings)
     agent = run.await_one("agent")
-    wait_until(lambda: any(place.temporary.glob("**/agent-1/*/work")), run.story)
-    job = next(place.temporary.glob("**/agent-1/*/work")).parent.name
+    wait_until(lambda: any(place.temporary.glob("**/agent/*/work")), run.story)
+    job = next(place.temporary.glob("**/agent/*/work")).parent.name
     (state / "repro").mkdir(parents=True)
     for number in range(10):
         os.mkfifo(state / "repro" / f"{job}-map-0-{number:05d}.tar.part")
