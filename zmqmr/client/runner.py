@@ -59,6 +59,8 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
         self._left = False  # whether the agent cleans up alone
         self._keeps = False  # whether a later job can use what is left of this one
         self._failed_step: int | None = None
+        self._progress: Progress
+        self._stdin_path: str | None
         self._output_dir: str | None
         self._local_tmp_dir: str | None
         self._setup_wrapper_script_path: str | None
@@ -333,7 +335,11 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
             progress(message)
 
         spec = run.spec
-        progress = Progress(len(spec.steps), explain_failures=self._opts["read_logs"] is not False)
+        progress = self._progress = Progress(
+            len(spec.steps),
+            explain_failures=self._opts["read_logs"] is not False,
+            standard_input=self._stdin_path or "",
+        )
         cluster = LocalCluster(run.settings, self._slots(), self._data, started)
         try:
             with cluster:
@@ -348,7 +354,7 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
         return ended
 
     def _raise_failed(self, ended: JobEnded) -> None:
-        reason = ended.reason or f"the job was {ended.state}"
+        reason = self._progress.known(ended.reason) or f"the job was {ended.state}"
         head, _, rest = reason.partition("\n")
         if rest:
             log.error("%s", "\n".join(map(one_line, reason.split("\n"))))

@@ -41,6 +41,7 @@ from zmqmr.messages import (
     Heartbeat,
     Introduction,
     Leave,
+    JobUnknown,
     ListWorkers,
     Notice,
     Refused,
@@ -234,6 +235,8 @@ class Coordinator:
             self._register(peer, message)
         elif isinstance(message, Submit):
             self._submit(peer, message)
+        elif isinstance(message, Cancel | Attach) and not self._knows(message.job):
+            self._send(peer, JobUnknown(message.job))  # no event: strangers' questions fill no journal
         elif isinstance(message, Cancel):
             self._handle(JobCancelled(message.job, "killed on request"))
         elif isinstance(message, Attach):
@@ -264,6 +267,9 @@ class Coordinator:
             self._named.add(peer)
             text = "".join(sign if sign.isprintable() else "?" for sign in what[:1000])
             print(f"zmqmr coordinator: peer {ascii(peer)[2:-1]} {text}", file=sys.stderr, flush=True)
+
+    def _knows(self, job: str) -> bool:
+        return job in self._scheduler.jobs or job in self._scheduler.ended
 
     def _register(self, peer: bytes, message: Register) -> None:
         if reason := misfit(message, self._host):
