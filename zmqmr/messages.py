@@ -20,6 +20,7 @@ Word = Annotated[str, Meta(pattern=r"\A[^\0]*\Z")]  # a path, or a word of a com
 Text = Annotated[str, Meta(max_length=256_000)]
 Version = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9._+-]{0,100}\Z")]
 Counters = dict[str, dict[str, int]]  # group -> counter -> value
+LARGEST_COUNTER = 2**63 - 1  # that a message can bear, as Hadoop's counters
 
 
 class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -331,6 +332,7 @@ class Launch(Message, frozen=True):
     partitions: Count  # of the output; 0: the output is a file
     owners: tuple[str, ...]  # shuffle endpoint of each partition's owner; "": nobody wants the partition
     tasks: Count  # in this stage
+    input_bytes: Count = 0  # that the partition holds, if it is whole
     replay: bool = False  # do not run the job: deliver what the kept spool of the task holds
     careful: bool = False  # an attempt crashed: note each record before it is processed
     skip: tuple[RecordAt, ...] = ()  # records to leave out

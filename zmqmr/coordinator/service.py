@@ -40,10 +40,11 @@ from zmqmr.messages import (
     FromOperator,
     Heartbeat,
     Introduction,
-    Leave,
     JobUnknown,
+    Leave,
     ListWorkers,
     Notice,
+    OpenJob,
     Refused,
     Register,
     Resync,
@@ -99,6 +100,7 @@ class Coordinator:
         self._note = note
         self._later = 0.0  # what the clock must be moved on so that it never goes back, after a reboot
         self._tick_at = 0.0
+        self._opening: tuple[Any, bytes] = (None, b"")  # the OpenJob that was encoded last
         self._written = 0  # events in the journal
         self._host = socket.gethostname()[:200]
         self._named: set[bytes] = set()
@@ -362,10 +364,18 @@ class Coordinator:
             self._note(command.message)
             self._send(command.client, command.message)
 
+    def _encoded(self, message: Any) -> bytes:
+        """A message as bytes; a job that is told to one worker after the other is encoded once."""
+        if not isinstance(message, OpenJob):
+            return encode(message)
+        if self._opening[0] is not message:
+            self._opening = message, encode(message)
+        return self._opening[1]
+
     def _send(self, peer: bytes, message: Any) -> bool:
         """False when the peer is gone or does not read."""
         try:
-            self._socket.send_multipart([peer, encode(message)], zmq.NOBLOCK)
+            self._socket.send_multipart([peer, self._encoded(message)], zmq.NOBLOCK)
         except zmq.ZMQError as error:
             if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 raise

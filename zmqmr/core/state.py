@@ -8,7 +8,7 @@ from enum import Enum
 
 from zmqmr.core.counters import count_all
 from zmqmr.core.plan import StagePlan, plan_stages
-from zmqmr.messages import AttemptDone, Counters, Failure, JobSpec, RecordAt, StageProgress, encode
+from zmqmr.messages import AttemptDone, Counters, Failure, JobSpec, OpenJob, RecordAt, StageProgress, encode
 
 FOLLOWERS = 8  # clients that are told about a job: the newest
 STORY_LENGTH = 20  # events kept for each task that is not done
@@ -119,6 +119,7 @@ class Stage:
         self.wake: dict[str, None] = {}  # workers of which both a slot and a pinned task may be there
         self.owners: list[str | None] = [None] * plan.partitions  # None: nobody needs the partition
         self.assigned = [0] * plan.partitions  # the version with which each partition got its owner
+        self.volume = [0] * plan.partitions  # bytes that have been delivered to each partition's owner
         self.version = 0  # of the owners
         self.owned: frozenset[int] = NOTHING
         self.done = 0
@@ -140,6 +141,7 @@ class Stage:
         for partition, worker in owners.items():
             self.owners[partition] = worker
             self.assigned[partition] = self.version
+            self.volume[partition] = 0
         self.owned = self.owned | frozenset(owners)
         self._require(frozenset(owners))
 
@@ -176,6 +178,8 @@ class Job:
 
     def __init__(self, spec: JobSpec, client: bytes, now: float):
         self.spec = spec
+        self.opening = OpenJob(spec)  # one object, which is encoded once for all workers
+        self.asked = 0.0  # when those that have not opened the job were last asked to
         self.clients = deque([client], maxlen=FOLLOWERS)
         self.began = now
         self.plans = plan_stages(spec)

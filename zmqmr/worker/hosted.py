@@ -363,11 +363,19 @@ class HostedJob:
             def sorted_or_failed(runs: list[str] | SpillError) -> None:
                 if isinstance(runs, SpillError):
                     self._attempt_ended(AttemptEnded(launch.task, launch.attempt, None, self._unsorted(runs)))
+                elif store.volume(launch.number) != launch.input_bytes:
+                    failure = self._not_whole(store.volume(launch.number), launch)
+                    self._attempt_ended(AttemptEnded(launch.task, launch.attempt, None, failure))
                 elif attempt.key in self._attempts:
                     self._run(self._run_message(attempt, runs, [store.seals[run] for run in runs]))
 
             store = self._store(plan.source)
             store.when_sorted(launch.number, sorted_or_failed)
+
+    @staticmethod
+    def _not_whole(volume: int, launch: Launch) -> Failure:
+        reason = f"partition {launch.number} has {volume} bytes here, {launch.input_bytes} were delivered"
+        return Failure(f"{reason}; it is made again", damaged=True)
 
     def _unsorted(self, error: SpillError) -> Failure:
         """Why a partition has no runs. A spool that is damaged is of no use to anybody."""
@@ -443,7 +451,9 @@ class HostedJob:
     def kill(self, kill: Kill) -> None:
         """End an attempt, through the executor if it has it already; its end is reported as a failure."""
         attempt = self._attempts.get((kill.task, kill.attempt))
-        if attempt is None:
+        if attempt is None:  # its launch was lost, or the report of its end
+            failure = Failure("it does not run here")
+            self._send(AttemptFailed(self.spec.job, kill.task, kill.attempt, self._epoch, failure))
             return
         if attempt.handed_over and self._executor is not None:
             self._executor.send(kill)

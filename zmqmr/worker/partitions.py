@@ -120,6 +120,7 @@ class _Partition:
     path: str
     growing: list[_Source] = field(default_factory=list)
     size: int = 0  # bytes in them
+    volume: int = 0  # bytes of all that has joined
     file: _File | None = None  # the one of them that takes what comes from other hosts
     joined: dict[str, int] = field(default_factory=dict)  # task -> CRC-32 of its records here
     runs: list[str] = field(default_factory=list)
@@ -306,6 +307,7 @@ class Partitions:
     def _joined(self, task: str, count: FrameCount, partition: _Partition) -> None:
         partition.joined[task] = count.crc32
         partition.size += count.bytes
+        partition.volume += count.bytes
         if partition.size >= self._run_bytes:
             self._cut(partition)
 
@@ -418,6 +420,11 @@ class Partitions:
         partition.runs.append(sort.target)
         for source in partition.unsorted.pop(sort.cut):
             source.forget()
+
+    def volume(self, number: int) -> int:
+        """The bytes that a partition holds."""
+        partition = self._partitions.get(number)
+        return partition.volume if partition is not None else 0
 
     def when_sorted(self, number: int, callback: Callable[[list[str] | SpillError], None]) -> None:
         """Call back with the partition's sorted runs (maybe none), or with the reason there are none."""
