@@ -188,7 +188,7 @@ class HarshWorld(World):
         worker = self.scheduler.workers.get(command.worker)
         if worker is None or worker.resuming:
             return  # its inventory will bring it up to date
-        agent, message, life = self.registered[command.worker], command.message, self.lives
+        agent, message, life = self.registered[command.worker, worker.epoch], command.message, self.lives
         if isinstance(message, Launch) and message.task in self._done:
             self.again.append(message.task)
 
@@ -245,7 +245,7 @@ class HarshWorld(World):
             if not self._up:
                 self.later(0.3, arrive)
                 return
-            self.registered[name] = agent
+            self.registered[name, agent.epoch] = agent
             agent.known = True
             self._handle(WorkerJoined(name, agent.epoch, name, slots, agent.endpoint))
 

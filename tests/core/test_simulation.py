@@ -282,7 +282,7 @@ class World:
         self.ended: list[JobEnded] = []
         self.agents: dict[str, Agent] = {}  # alive, by name
         self.drives: dict[str, dict[str, Spool]] = {}  # of the hosts
-        self.registered: dict[str, Agent] = {}  # whom the coordinator means by a name
+        self.registered: dict[tuple[str, int], Agent] = {}  # whom the coordinator means by a name and epoch
         self.lose_frames = self.chance(0.3)
         self._failures: Counter[str] = Counter()
         self._deaths = 0
@@ -347,7 +347,10 @@ class World:
             if isinstance(command.message, JobEnded):
                 self.ended.append(command.message)
             return
-        agent = self.registered[command.worker]
+        worker = self.scheduler.workers.get(command.worker)
+        if worker is None:
+            return
+        agent = self.registered[command.worker, worker.epoch]
         message = command.message
 
         def arrive() -> None:
@@ -362,7 +365,7 @@ class World:
         agent = self.agents[name] = Agent(self, name, next(self._epochs), slots)
 
         def arrive() -> None:
-            self.registered[name] = agent
+            self.registered[name, agent.epoch] = agent
             self._handle(WorkerJoined(name, agent.epoch, name, slots, agent.endpoint))
 
         self.deliver(name, "", arrive)  # one life of a worker after the other
