@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from zmqmr.coordinator.journal import Journal
+from zmqmr.coordinator.service import TICK_SECONDS, TICK_SHARE
 from zmqmr.core.events import Command, Event, Inform, JobSubmitted, Reported, Tick, WorkerJoined
 from zmqmr.core.scheduler import Scheduler
 from zmqmr.messages import (
@@ -59,7 +60,6 @@ PAGE = ROOT / "docs" / "performance.md"
 MARKED = re.compile(r"(<!-- scale -->\n).*?(<!-- /scale -->)", re.DOTALL)
 SLOTS = 8  # of a worker
 TASK_SECONDS = 10.0  # virtual, on average
-TICK_SECONDS = 0.1  # as the coordinator's
 PROGRESS_SECONDS = Settings().progress_seconds
 BATCH = 64  # events written to the journal at a time: those of one turn of the coordinator's loop
 CELLS = [  # workers, tasks, partitions; none: the tasks write files
@@ -239,7 +239,8 @@ def figures(row: dict[str, Any]) -> dict[str, float]:
     task = (core - idle + shell - heard * decode_one) / row["tasks"]
     beat = seconds["core Heartbeat"] / calls["core Heartbeat"] + decode_one
     progress = seconds["core AttemptProgress"] / calls["core AttemptProgress"] + decode_one
-    ticks = (seconds["core Tick"] + seconds["core due"]) / calls["core Tick"] / TICK_SECONDS
+    tick = (seconds["core Tick"] + seconds["core due"]) / calls["core Tick"]
+    ticks = min(tick / TICK_SECONDS, TICK_SHARE)  # the coordinator looks less often when it takes longer
     second = row["workers"] * (beat + SLOTS * progress / PROGRESS_SECONDS) + ticks  # of a full cluster
     return {
         "events a second": events / core,

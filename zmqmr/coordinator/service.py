@@ -62,7 +62,8 @@ from zmqmr.net.notify import Notifier
 from zmqmr.net.sockets import context, control_server, receive, worker_identity
 from zmqmr.settings import Settings
 
-TICK_SECONDS = 0.1
+TICK_SECONDS = 0.1  # between two looks at what time has brought about ...
+TICK_SHARE = 0.05  # ... which take no more than this part of a processor
 FRAMES_A_TURN = 256
 LONG_JOURNAL = 2000  # events after which a journal is shortened when no job is live
 NAMED_ONCE = 1000  # peers whose bad messages were said
@@ -341,8 +342,8 @@ class Coordinator:
             self._send(peer, Resync(worker.epoch) if worker.resuming else Beat(worker.epoch))
 
     def _tick(self) -> None:
-        if time.monotonic() >= self._tick_at:
-            self._tick_at = time.monotonic() + TICK_SECONDS
+        began = time.monotonic()
+        if began >= self._tick_at:
             for event in self._scheduler.due(self._now()):
                 self._handle(event)
             self._handle(Tick())
@@ -350,6 +351,8 @@ class Coordinator:
             self._notifier.alive()
             workers, jobs = len(self._scheduler.workers), len(self._scheduler.jobs)
             self._notifier.ready(f"{workers} workers, {jobs} jobs")
+            took = time.monotonic() - began  # which grows with the workers and what runs on them
+            self._tick_at = began + max(TICK_SECONDS, took / TICK_SHARE)
 
     # --- what goes out -----------------------------------------------------------------------
 
