@@ -127,6 +127,7 @@ class JobSpec(Struct, frozen=True):
     setup_script: str = ""  # name in the working directory of the setup wrapper
     job_class: str = ""  # qualified name of the class in the job file; empty: the one that the file runs
     skip_bad_records: Count = 0  # how many records that fail their mapper may be left out
+    reuse: str = ""  # directory with spools of an earlier run of this job
     stored: bool = False  # client and workers share no files: bundle, inputs and output go through the store
     bundle_bytes: Count = 0  # size of the bundle, when it is stored
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from zmqmr import __version__
+from zmqmr.client.endings import Left, log
 from zmqmr.errors import CoordinatorUnreachable, ProtocolError, UsageError
 from zmqmr.messages import (
     Attach,
@@ -24,7 +25,8 @@ from zmqmr.messages import (
 )
 from zmqmr.net.sockets import CONTROL_BYTES
 
-_SUBMITS = 20  # of one job, to coordinators that were killed before they had it
+_ASKED = 20  # times that the coordinator may not know the job
+_ASK_SECONDS = 0.1  # until it is asked again for a job that another client submits
 _CANCEL_SECONDS = 15.0  # for a cancelled job to end
 _QUIET_MILLISECONDS = 500  # without a message; then look whether the coordinator lives
 
@@ -42,31 +44,36 @@ class Follower:
         self._check = check
         self._on_message = on_message
         self._submit = b""  # sent again to a coordinator that does not know the job
-        self._submits = 0
+        self._asked = 0  # coordinators that did not know the job
 
     def submit(self, spec: JobSpec) -> None:
         """Ask the coordinator to run a job; UsageError when no coordinator would take it."""
         self._submit = submission(spec)
-        self._submits = 1
         self._socket.send(self._submit)
 
     def attach(self) -> None:
         """Ask for the news of a job that runs, or its end."""
         self._socket.send(encode(Attach(self.job)))
 
-    def wait(self) -> JobEnded:
+    def wait(self, *, cancels: bool = True) -> JobEnded:
         """Pass the job's messages on until it ends.
 
-        KeyboardInterrupt cancels the job, waits for its end and is raised again; another one that comes
-        meanwhile ends the waiting. CoordinatorUnreachable when the coordinator refuses the job or, after
-        `attach`, does not know it.
+        If an interrupt `cancels` the job, its end is awaited before KeyboardInterrupt is raised again, and
+        an interrupt that comes meanwhile raises Left at once. CoordinatorUnreachable when the coordinator
+        refuses the job or, after `attach`, does not know it.
         """
         try:
             while True:
                 if ended := self._next():
                     return ended
         except KeyboardInterrupt:
-            self.cancel()
+            if not cancels:
+                raise
+            log.info("killing the job; interrupt again to leave at once")
+            try:
+                self.cancel()
+            except KeyboardInterrupt:
+                raise Left(self.job) from None
             raise
 
     def cancel(self) -> JobEnded | None:
@@ -98,19 +105,21 @@ class Follower:
         if isinstance(message, Refused):
             raise CoordinatorUnreachable(f"the coordinator refused the job: {message.reason}")
         if isinstance(message, JobUnknown):
-            self._submit_again()
+            self._ask_again()
         else:
             self._on_message(message)
         return None
 
-    def _submit_again(self) -> None:
-        """The coordinator was killed before it read the first one."""
-        if not self._submit:
+    def _ask_again(self) -> None:
+        """The coordinator was killed before it read what was submitted, or its journal is behind."""
+        self._asked += 1
+        if self._asked > _ASKED:
             raise CoordinatorUnreachable(f"the coordinator does not know the job {self.job}")
-        self._submits += 1
-        if self._submits > _SUBMITS:
-            raise CoordinatorUnreachable(f"{_SUBMITS} coordinators did not take the job")
-        self._socket.send(self._submit)
+        if self._submit:
+            self._socket.send(self._submit)
+        else:
+            time.sleep(_ASK_SECONDS)
+            self.attach()
 
     def _receive(self) -> Any:
         return decode(self._socket.recv(), ToClient)

@@ -5,7 +5,6 @@ clean up and end. They are forked, which takes milliseconds, while this process 
 with more threads may hold locks that a fork would keep locked for ever, so there they are executed.
 """
 
-import logging
 import os
 import shutil
 import signal
@@ -15,15 +14,16 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from zmqmr.client.endings import uninterrupted
+from zmqmr.client.endings import Left, log, uninterrupted
+from zmqmr.data import places
 from zmqmr.errors import CoordinatorUnreachable, UsageError
 from zmqmr.messages import AttemptReport, JobEnded, JobSpec, JobUpdate
 from zmqmr.settings import Settings
 from zmqmr.worker.spawn import ended, python_running
 
-log = logging.getLogger("mrjob.zeromq")
-
 _GOODBYE = b"bye"  # down the pipe by a client that cleans up itself: one that was killed says nothing
+
+Started = Callable[[str, dict[str, int]], None]
 
 _SOCKET_PATH_BYTES = 75  # of a directory: with a longer one, a socket's path exceeds what Unix allows, 107
 _RESTARTS = 5  # of a child, for one client
@@ -33,13 +33,14 @@ _END_SECONDS = 10.0  # children that have not ended by then are killed
 class LocalCluster:
     """Coordinator and agent as children of this process; gone when the block is left."""
 
-    def __init__(self, settings: Settings, slots: int, directory: str):
-        """`slots`: attempts at a time. `directory`: where the session's own directory, with all
-        intermediate data, is made."""
+    def __init__(self, settings: Settings, slots: int, data: str, started: Started | None = None):
+        """`slots`: attempts at a time. `data`: the job's directory, made by `places.make`. `started` is told
+        the coordinator's endpoint and the processes, by what they are, whenever one has been started."""
         self.settings = settings
         self.slots = slots
         self.status_url = ""
-        self._parent_directory = directory
+        self._data = data
+        self._started = started
         self._children: dict[int, str] = {}  # pid -> what it is
         self._restarts: dict[str, int] = {}
         self._lives = 0  # of agents
@@ -47,7 +48,6 @@ class LocalCluster:
 
     def __enter__(self) -> "LocalCluster":
         self._sockets = tempfile.mkdtemp(prefix="zmqmr-", dir=_short_directory())
-        self._data = tempfile.mkdtemp(prefix="zmqmr-data-", dir=self._parent_directory)
         self._endpoint = f"ipc://{self._sockets}/coordinator"
         self._lifeline, self._lifeline_end = os.pipe()
         try:
@@ -63,14 +63,19 @@ class LocalCluster:
         launch("coordinator", {"status_line": status_end}, [self._lifeline_end, status])
         launch("agent", {}, [self._lifeline_end, status, status_end])
         os.close(status_end)
+        self._tell_started()
         with os.fdopen(status, "rb") as file:
             self.status_url = file.read(1000).decode()
+
+    def _tell_started(self) -> None:
+        if self._started is not None:
+            self._started(self._endpoint, {what: pid for pid, what in self._children.items()})
 
     def _arguments(self, what: str) -> dict[str, Any]:
         """What a child's main function is called with."""
         common = {"settings": self.settings, "lifeline": self._lifeline}
         if what == "coordinator":
-            journal = os.path.join(self._data, "journal")
+            journal = os.path.join(self._data, places.SESSION, "journal")
             return {**common, "endpoint": self._endpoint, "journal": journal, "status_line": None}
         self._lives += 1
         return {
@@ -78,9 +83,10 @@ class LocalCluster:
             "name": "local",
             "coordinator": self._endpoint,
             "shuffle": f"ipc://{self._sockets}/shuffle-{self._lives}",
-            "directory": os.path.join(self._data, f"agent-{self._lives}"),
+            "directory": os.path.join(self._data, places.AGENT),
             "slots": self.slots,
-            "leftovers": [self._sockets, self._parent_directory],
+            "leftovers": [self._sockets],
+            "data": self._data,
         }
 
     def _fork(self, what: str, more: dict[str, Any], close: list[int]) -> None:
@@ -142,10 +148,15 @@ class LocalCluster:
                 )
             log.warning("the %s process ended (%s) and is started again", what, how)
             self._execute(what, {}, [])
+            self._tell_started()
 
-    def __exit__(self, *_: object) -> None:
-        """Close the pipe, wait for the children, remove what is left. Another interrupt waits for that."""
-        uninterrupted(self._end)
+    def __exit__(self, _kind: object = None, error: object = None, _traceback: object = None) -> None:
+        """Close the pipe, wait for the children, remove the sockets. Another interrupt waits for that; one
+        that came before, as Left, means that the children clean up alone, as after a client's death."""
+        if isinstance(error, Left):
+            os.close(self._lifeline_end)
+        else:
+            uninterrupted(self._end)
 
     def _end(self) -> None:
         if self._lifeline >= 0:
@@ -164,8 +175,7 @@ class LocalCluster:
                 deadline = float("inf")
             if self._children:
                 time.sleep(0.002)
-        for directory in (self._data, self._sockets):
-            shutil.rmtree(directory, ignore_errors=True)
+        shutil.rmtree(self._sockets, ignore_errors=True)
 
 
 def _short_directory() -> str:

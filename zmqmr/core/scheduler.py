@@ -561,7 +561,8 @@ class Scheduler:
 
     def _client_attached(self, event: ClientAttached) -> None:
         if job := self.jobs.get(event.job):
-            job.client = event.client
+            if event.client not in job.clients:
+                job.clients.append(event.client)
             self._update(job)
         elif ended := self.ended.get(event.job):
             self._commands.append(Inform(event.client, ended))
@@ -740,4 +741,4 @@ class Scheduler:
         self._commands.append(Tell(worker, message))
 
     def _inform(self, job: Job, message: Any) -> None:
-        self._commands.append(Inform(job.client, message))
+        self._commands += [Inform(client, message) for client in job.clients]

@@ -9,6 +9,7 @@ from zmqmr.core.plan import StagePlan, plan_stages
 from zmqmr.messages import AttemptDone, Counters, Failure, JobSpec, RecordAt, StageProgress
 
 STORY_LENGTH = 50  # events kept for each task
+FOLLOWERS = 8  # clients that are told about a job: the newest
 
 
 class TaskState(Enum):
@@ -100,7 +101,7 @@ class Job:
 
     def __init__(self, spec: JobSpec, client: bytes):
         self.spec = spec
-        self.client = client
+        self.clients = deque([client], maxlen=FOLLOWERS)
         self.plans = plan_stages(spec)
         self.total_bytes = sum(piece.length for split in spec.splits for piece in split.pieces)
         self.losses = 0

@@ -16,7 +16,8 @@ import zmq
 from mrjob import __version__ as mrjob_version
 
 from zmqmr import __version__
-from zmqmr.errors import EXIT_UNREACHABLE, ProtocolError, SpillError
+from zmqmr.data import places
+from zmqmr.errors import EXIT_UNREACHABLE, ProtocolError, SpillError, UsageError
 from zmqmr.messages import (
     Beat,
     Commit,
@@ -74,6 +75,7 @@ class Agent:
         lifeline: int | None,
         spare: ExecutorProcess | None,
         leftovers: Sequence[str] = (),
+        data: str = "",
         keys: Keys | None = None,
         notifier: Notifier | None = None,
         more_directories: Sequence[str] = (),
@@ -81,9 +83,9 @@ class Agent:
         """`coordinator`, `shuffle`: endpoints. `directory`: where jobs live, the agent's own.
         `lifeline`: a descriptor that closes when the agent must end. `spare`: an executor started
         ahead for the first job. `leftovers`: directories that the client removes when it
-        ends; if it ends without a word, the agent does. `keys`: needed at endpoints that are not private.
-        `more_directories`: on other drives; a job goes to the one with the most room.
-        UsageError when the agent cannot listen, or not safely."""
+        ends, and `data`, one that it prunes; if it ends without a word, the agent does. `keys`: needed at
+        endpoints that are not private. `more_directories`: on other drives; a job goes to the one with the
+        most room. UsageError when the agent cannot listen, or not safely."""
         self.settings = settings
         self.name = name
         self.slots = slots
@@ -93,6 +95,8 @@ class Agent:
         self._lifeline = lifeline
         self._spare = spare
         self._leftovers = leftovers
+        self._data = data
+        self._lock = self._take_directory()
         self._client_is_gone = False
         self._running = True
         self._coordinator = coordinator
@@ -128,6 +132,15 @@ class Agent:
             EndStage: self._end_stage,
             EndJob: self._end_job,
         }
+
+    def _take_directory(self) -> int:
+        """Lock the directory, and clear it of what an earlier life left. UsageError when it is in use."""
+        os.makedirs(self.directory, mode=0o700, exist_ok=True)
+        lock = places.lock(self.directory)
+        if lock < 0:
+            raise UsageError(f"another agent works in {self.directory}; give this one another directory")
+        places.clear_agent(self.directory, keep_directory=True)
+        return lock
 
     # --- the loop ----------------------------------------------------------------------------
 
@@ -351,11 +364,15 @@ class Agent:
         if self._spare is not None:
             self._spare.close()
         self._close_sockets()
-        for directory in self.directories:
+        places.clear_agent(self.directory)
+        for directory in self.directories[1:]:
             shutil.rmtree(directory, ignore_errors=True)
+        os.close(self._lock)
         if self._client_is_gone:
             for path in self._leftovers:
                 shutil.rmtree(path, ignore_errors=True)
+            if self._data:
+                places.prune(self._data)
 
 
 def _free_bytes(directory: str) -> int:

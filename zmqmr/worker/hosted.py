@@ -128,7 +128,7 @@ class HostedJob:
         self._spare = executor
         self._unpacking: _Unpacking | None = None
         try:
-            os.makedirs(self.directory)
+            os.makedirs(self.directory, exist_ok=True)  # with spools of an earlier life of the agent
             self._unpacking = _Unpacking(spec, self.work)
         except OSError as error:
             self._cannot_open(error)
