@@ -405,7 +405,11 @@ class Attach(Message, frozen=True):
     job: Name
 
 
-FromClient = Submit | Cancel | Attach
+class ListJobs(Message, frozen=True):
+    """Answered with JobList."""
+
+
+FromClient = Submit | Cancel | Attach | ListJobs
 
 
 class ListWorkers(Message, frozen=True):
@@ -503,13 +507,31 @@ class WorkerList(Message, frozen=True):
     workers: tuple[WorkerInfo, ...]
 
 
+class JobSummary(Struct, frozen=True):
+    """A job as the coordinator sees it."""
+
+    job: Name
+    state: Literal["running", "succeeded", "failed", "killed"]
+    reason: Text
+    stages: tuple[StageProgress, ...]
+    label: str = ""  # known while it runs
+    files: Count = 0  # of its output, in the store unless a client has fetched them
+    counters: tuple[Counters, ...] = ()
+
+
+class JobList(Message, frozen=True):
+    """The jobs that run and those that are remembered, the oldest first."""
+
+    jobs: tuple[JobSummary, ...]
+
+
 class JobUnknown(Message, frozen=True):
     """The coordinator does not know the job: its Submit was lost, or it ended long ago."""
 
     job: Name
 
 
-ToClient = Refused | JobUpdate | AttemptReport | JobEnded | JobUnknown | Notice
+ToClient = Refused | JobUpdate | AttemptReport | JobEnded | JobUnknown | Notice | JobList
 ToOperator = Refused | WorkerList
 
 

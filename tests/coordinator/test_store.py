@@ -14,7 +14,7 @@ from zmqmr.coordinator.store import BlobStore
 from zmqmr.coordinator.store_server import StoreServer
 from zmqmr.errors import CoordinatorUnreachable, Corrupt, OutOfDisk, SpillError, UsageError
 from zmqmr.messages import encode
-from zmqmr.net.blobs import StoreClient, store_client, store_server
+from zmqmr.net.blobs import StoreClient, store_client
 from zmqmr.net.sockets import context
 from zmqmr.store_messages import CHUNK_BYTES, Blob, Offer, Put
 
@@ -155,7 +155,7 @@ def ring(tmp_path: Path):
 
         def start(self):
             store = BlobStore(str(tmp_path / "store"), keep_seconds=100.0)
-            self.server = StoreServer(store, lambda: store_server(self.context, self.endpoint))
+            self.server = StoreServer(self.context, self.endpoint, store, max_peers=100)
             self.server.start()
 
         def client(self, patience: float = 20.0) -> StoreClient:

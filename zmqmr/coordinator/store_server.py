@@ -16,6 +16,10 @@ import zmq
 from zmqmr.coordinator.store import BlobStore
 from zmqmr.errors import OutOfDisk, ProtocolError, SpillError, UsageError
 from zmqmr.messages import Refused, decode, encode
+from zmqmr.net.blobs import USERS, store_server
+from zmqmr.net.endpoints import is_tcp
+from zmqmr.net.gate import Door, Gate, bound
+from zmqmr.net.sockets import receive
 from zmqmr.store_messages import (
     CHUNK_BYTES,
     MAX_WINDOW,
@@ -38,6 +42,7 @@ from zmqmr.store_messages import (
 TRANSFERS = 64  # blobs on their way in at a time
 RECEIVING = 128  # chunks on their way in, of all of them
 SENDING = 128  # chunks on their way out
+MESSAGES_A_TURN = 16  # taken before chunks are sent
 QUEUED = 1024  # requests of one peer for chunks that are not sent yet
 IDLE_SECONDS = 10.0  # a peer that has not said for so long that it took its chunks is gone
 SWEEP_SECONDS = 10.0
@@ -66,12 +71,23 @@ class _Reader:
 class StoreServer(threading.Thread):
     """Serves one BlobStore until `stop`. `running` is the ids of the jobs that run now; set it."""
 
-    def __init__(self, store: BlobStore, connect: Callable[[], "zmq.Socket[bytes]"]):
-        """`connect` makes the socket, in the caller's thread: what is wrong with it is known at once."""
+    def __init__(
+        self,
+        context: "zmq.Context[Any]",
+        endpoint: str,
+        store: BlobStore,
+        max_peers: int,
+        gate: Gate | None = None,
+    ):
+        """`gate`: needed at an endpoint that is not private. UsageError when it cannot listen there, or not
+        safely."""
         super().__init__(name="store", daemon=True)
         self.running: Collection[str] = ()
         self._store = store
-        self._socket = connect()
+        self._gate = gate if is_tcp(endpoint) else None
+        self._socket = store_server(context, endpoint, self._gate)
+        self._door = Door(self._socket, max_peers) if is_tcp(endpoint) else None
+        self.endpoint = bound(self._socket) if is_tcp(endpoint) else endpoint
         self._stopping = threading.Event()
         self._readers: dict[bytes, _Reader] = {}
         self._sweep_at = 0.0
@@ -85,13 +101,21 @@ class StoreServer(threading.Thread):
         }
 
     def run(self) -> None:
+        poller = zmq.Poller()
+        poller.register(self._socket, zmq.POLLIN)
+        if self._door is not None:
+            poller.register(self._door.signal, zmq.POLLIN)
         try:
             while not self._stopping.is_set():
-                if self._socket.poll(POLL_MILLISECONDS):
-                    self._receive(*self._take())
+                poller.poll(POLL_MILLISECONDS)
+                if self._door is not None:
+                    self._door.turn()
+                self._take()
                 self._send_chunks()
                 self._sweep()
         finally:
+            if self._door is not None:
+                self._door.close()
             self._socket.close(linger=0)
 
     def stop(self) -> None:
@@ -99,11 +123,19 @@ class StoreServer(threading.Thread):
         self._stopping.set()
         self.join()
 
-    def _take(self) -> list[bytes]:
-        parts = self._socket.recv_multipart()
-        return parts if len(parts) == 2 else [parts[0], b""]
+    def _take(self) -> None:
+        for _ in range(MESSAGES_A_TURN):
+            try:
+                parts, key = receive(self._socket, guarded=self._gate is not None)
+            except zmq.Again:
+                return
+            if len(parts) == 2:
+                self._receive(parts[0], parts[1], key)
 
-    def _receive(self, peer: bytes, frame: bytes) -> None:
+    def _receive(self, peer: bytes, frame: bytes, key: bytes) -> None:
+        if self._gate is not None and not self._gate.keys.authorized.roles(key) & USERS:
+            self._send(peer, Refused("this key is not authorized any longer; see authorized_keys there"))
+            return
         try:
             message = decode(frame, ToStore)
             answer = self._handlers[type(message)](peer, message)

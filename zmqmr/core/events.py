@@ -74,6 +74,7 @@ class Reported:
 class JobSubmitted:
     client: bytes
     spec: JobSpec
+    lease_seconds: float = 0.0  # that the client may be silent; 0: for ever
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,13 @@ class CommitOverdue:
 
 
 @dataclass(frozen=True, slots=True)
+class ClientMissing:
+    """A job's client has been silent for its lease."""
+
+    job: str
+
+
+@dataclass(frozen=True, slots=True)
 class WorkersMissing:
     """A job has waited too long for a worker."""
 
@@ -138,6 +146,7 @@ Event = (
     | CoordinatorRestarted
     | AttemptSilent
     | CommitOverdue
+    | ClientMissing
     | WorkersMissing
     | Tick
 )

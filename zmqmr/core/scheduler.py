@@ -11,6 +11,7 @@ from typing import Any
 from zmqmr.core.events import (
     AttemptSilent,
     ClientAttached,
+    ClientMissing,
     Command,
     CommitOverdue,
     CoordinatorRestarted,
@@ -96,6 +97,7 @@ class Scheduler:
             AttemptSilent: self._attempt_silent,
             CommitOverdue: self._commit_overdue,
             WorkersMissing: self._workers_missing,
+            ClientMissing: self._client_missing,
             Tick: self._tick,
         }
         self._reports: dict[type, Callable[[Worker, Job, Any], None]] = {
@@ -250,7 +252,7 @@ class Scheduler:
         if name in self.jobs or name in self.ended:
             self._client_attached(ClientAttached(event.client, name))
             return  # a client that asks twice wants one job
-        job = self.jobs[name] = Job(event.spec, event.client)
+        job = self.jobs[name] = Job(event.spec, event.client, event.lease_seconds, self._now)
         for worker in self.workers:
             self._tell(worker, OpenJob(job.spec))
 
@@ -266,7 +268,12 @@ class Scheduler:
                 self.workers[task.worker].free += 1
         del self.jobs[job.spec.job]
         ended = JobEnded(
-            job.spec.job, state, counters=tuple(job.counters), reason=reason, stages=job.progress()
+            job.spec.job,
+            state,
+            counters=tuple(job.counters),
+            reason=reason,
+            stages=job.progress(),
+            files=job.files if state == "succeeded" else (),
         )
         self.ended[job.spec.job] = ended
         while len(self.ended) > ENDED_JOBS:
@@ -384,6 +391,7 @@ class Scheduler:
         stage.records += task.done.records
         stage.bytes += task.done.bytes
         job.count(task.done.counters)
+        task.files = task.done.files
         job.changed = True
         task.done = None
         if stage.finished:
@@ -501,6 +509,8 @@ class Scheduler:
             since = job.waiting_since
             if not self.workers and since is not None and now - since > self.worker_wait_seconds:
                 events.append(WorkersMissing(job.spec.job))
+            if job.lease_seconds and now - job.client_heard > job.lease_seconds:
+                events.append(ClientMissing(job.spec.job))
             events += self._overdue(job, now)
         return events
 
@@ -526,6 +536,11 @@ class Scheduler:
         job = self.jobs.get(event.job)
         if job is not None and not self.workers:
             self._end(job, "failed", f"no worker joined within {self.worker_wait_seconds:.0f} seconds")
+
+    def _client_missing(self, event: ClientMissing) -> None:
+        if job := self.jobs.get(event.job):
+            seconds = f"{job.lease_seconds:.0f} seconds"
+            self._end(job, "killed", f"its client has been gone for {seconds}; --detach lets a job go on")
 
     def _timed(self, event: AttemptSilent | CommitOverdue, state: TaskState) -> tuple[Job, Task] | None:
         """The job and task of an overdue attempt, if it is still the current one."""
@@ -561,6 +576,7 @@ class Scheduler:
 
     def _client_attached(self, event: ClientAttached) -> None:
         if job := self.jobs.get(event.job):
+            job.client_heard = self._now
             if event.client not in job.clients:
                 job.clients.append(event.client)
             self._update(job)
@@ -573,7 +589,7 @@ class Scheduler:
         for worker in self.workers.values():
             worker.heard, worker.resuming = self._now, True
         for job in self.jobs.values():
-            job.waiting_since, job.changed = None, True
+            job.waiting_since, job.changed, job.client_heard = None, True, self._now
             for task in job.stage.active.values():
                 task.progressed = self._now
 

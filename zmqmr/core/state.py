@@ -6,7 +6,7 @@ from enum import Enum
 
 from zmqmr.core.counters import count_all
 from zmqmr.core.plan import StagePlan, plan_stages
-from zmqmr.messages import AttemptDone, Counters, Failure, JobSpec, RecordAt, StageProgress
+from zmqmr.messages import AttemptDone, Counters, Failure, JobSpec, RecordAt, StageProgress, StoredFile
 
 STORY_LENGTH = 50  # events kept for each task
 FOLLOWERS = 8  # clients that are told about a job: the newest
@@ -67,6 +67,7 @@ class Task:
     suspect: RecordAt | None = None  # the record that the last attempt failed on
     skip: list[RecordAt] = field(default_factory=list)  # records left out
     done: AttemptDone | None = None  # its report, while it commits
+    files: tuple[StoredFile, ...] = ()  # of the committed attempt, in the store
     awaited: set[str] = field(default_factory=set)  # workers that have not confirmed the commit
     story: deque[str] = field(default_factory=lambda: deque(maxlen=STORY_LENGTH))
 
@@ -99,9 +100,11 @@ class Stage:
 class Job:
     """A submitted job: its specification, its stages, its fate."""
 
-    def __init__(self, spec: JobSpec, client: bytes):
+    def __init__(self, spec: JobSpec, client: bytes, lease_seconds: float = 0.0, now: float = 0.0):
         self.spec = spec
         self.clients = deque([client], maxlen=FOLLOWERS)
+        self.lease_seconds = lease_seconds  # that all of its clients may be silent; 0: for ever
+        self.client_heard = now
         self.plans = plan_stages(spec)
         self.total_bytes = sum(piece.length for split in spec.splits for piece in split.pieces)
         self.losses = 0
@@ -130,6 +133,11 @@ class Job:
     def stage(self) -> Stage:
         """The stage whose tasks run now."""
         return self.stages[self.current]
+
+    @property
+    def files(self) -> tuple[StoredFile, ...]:
+        """What the committed attempts have put into the store."""
+        return tuple(file for stage in self.stages for task in stage.tasks for file in task.files)
 
     def count(self, counters: dict[str, Counters]) -> None:
         """Add the counters of a committed attempt."""

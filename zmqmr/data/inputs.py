@@ -425,7 +425,7 @@ def _pushed_blocks(piece: Piece, size: int, max_line_bytes: int) -> Iterator[tup
 
 
 def _pushed_bytes(piece: Piece, size: int) -> Iterator[bytes]:
-    """The bytes of a piece in reads of `size`, from the blob, whose digest was checked when it was fetched."""
+    """The bytes of a piece in reads of `size`, from the blob, which was checked when it was fetched."""
     pushed = piece.pushed
     assert pushed is not None
     try:

@@ -47,8 +47,8 @@ class SplitBlob:
 
 
 def push_splits(splits: tuple[Split, ...]) -> Iterator[tuple[Split, SplitBlob | None]]:
-    """Each split with its pieces in a blob, and the blob; None for a split without any piece. Reads all of the
-    input once. InputError and InputVanished as in `read_blocks`."""
+    """Each split with its pieces in a blob, and the blob; None for a split without any piece. Reads all
+    of the input once. InputError and InputVanished as in `read_blocks`."""
     for split in splits:
         yield _push(split) if split.pieces else (split, None)
 

@@ -13,7 +13,10 @@ import zmq
 
 from zmqmr.errors import CoordinatorUnreachable, Corrupt, OutOfDisk, ProtocolError, SpillError
 from zmqmr.messages import Refused, decode, encode
-from zmqmr.net.sockets import RECONNECT_MILLISECONDS, _bounded
+from zmqmr.net.curve import Keys
+from zmqmr.net.endpoints import check_safe, is_tcp
+from zmqmr.net.gate import Gate
+from zmqmr.net.sockets import _bounded, _bulk_over_tcp, _identify, _listen, _reconnecting
 from zmqmr.store_messages import (
     ASK_BLOBS,
     CHUNK_BYTES,
@@ -41,6 +44,7 @@ SILENT_SECONDS = 5.0  # without an answer; then the request is sent again
 WAIT_SECONDS = 0.2  # before a blob is offered again
 TURN_MILLISECONDS = 100  # between two looks whether to give up
 _LAST_WORD_MILLISECONDS = 200  # for what was sent before the connection is closed
+USERS = frozenset({"client", "worker"})  # the roles whose keys the store lets in
 ATTEMPTS = 3  # to put a blob that arrives damaged
 
 
@@ -48,17 +52,23 @@ class Stopped(Exception):
     """The transfer was told to stop."""
 
 
-def store_server(context: "zmq.Context[Any]", endpoint: str) -> "zmq.Socket[bytes]":
-    """The store's socket."""
+def store_server(context: "zmq.Context[Any]", endpoint: str, gate: Gate | None = None) -> "zmq.Socket[bytes]":
+    """The store's socket, for clients and workers. UsageError when it cannot listen, or not safely."""
     socket = _bounded(context.socket(zmq.ROUTER), MESSAGES, MESSAGE_BYTES)
-    socket.bind(endpoint)
-    return socket
+    if is_tcp(endpoint):
+        _bulk_over_tcp(socket, endpoint)
+    return _listen(socket, endpoint, gate, "store", USERS)
 
 
-def store_client(context: "zmq.Context[Any]", endpoint: str) -> "zmq.Socket[bytes]":
+def store_client(context: "zmq.Context[Any]", endpoint: str, keys: Keys | None = None) -> "zmq.Socket[bytes]":
     """A connection to the store."""
+    check_safe(endpoint, keys is not None)
     socket = _bounded(context.socket(zmq.DEALER), MESSAGES, MESSAGE_BYTES)
-    socket.set(zmq.RECONNECT_IVL, RECONNECT_MILLISECONDS)
+    _reconnecting(socket, endpoint)
+    if is_tcp(endpoint):
+        _bulk_over_tcp(socket, endpoint)
+    if keys is not None:
+        _identify(socket, keys, keys.of("coordinator"))
     socket.connect(endpoint)
     return socket
 
@@ -66,8 +76,9 @@ def store_client(context: "zmq.Context[Any]", endpoint: str) -> "zmq.Socket[byte
 class StoreClient:
     """Puts and gets blobs, one at a time; for one thread. `close` it.
 
-    Every method raises CoordinatorUnreachable when the store does not answer for `patience_seconds`, SpillError
-    when it cannot do what is asked, and whatever `check` raises, which is called several times a second.
+    Every method raises CoordinatorUnreachable when the store does not answer for `patience_seconds`,
+    SpillError when it cannot do what is asked, and whatever `check` raises, which is called several times a
+    second.
     """
 
     def __init__(
@@ -167,7 +178,7 @@ class StoreClient:
     # --- get ---------------------------------------------------------------------------------
 
     def get(self, blob: Blob) -> Iterator[bytes]:
-        """The bytes of a blob, in chunks; the caller checks the sha256. Corrupt when the store has lost it."""
+        """The bytes of a blob, in chunks; the caller checks the digest. Corrupt when the store lost it."""
         offset = asked = 0
         waiting: dict[int, bytes] = {}  # chunks that came before their turn
         while offset < blob.size:

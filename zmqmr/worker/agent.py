@@ -55,6 +55,7 @@ from zmqmr.net.sockets import (
     worker_identity,
 )
 from zmqmr.settings import Settings
+from zmqmr.worker.fetch import StoreAccess
 from zmqmr.worker.hosted import HostedJob
 from zmqmr.worker.spawn import ExecutorProcess
 
@@ -79,13 +80,15 @@ class Agent:
         keys: Keys | None = None,
         notifier: Notifier | None = None,
         more_directories: Sequence[str] = (),
+        store: str = "",
     ):
         """`coordinator`, `shuffle`: endpoints. `directory`: where jobs live, the agent's own.
         `lifeline`: a descriptor that closes when the agent must end. `spare`: an executor started
         ahead for the first job. `leftovers`: directories that the client removes when it
         ends, and `data`, one that it prunes; if it ends without a word, the agent does. `keys`: needed at
         endpoints that are not private. `more_directories`: on other drives; a job goes to the one with the
-        most room. UsageError when the agent cannot listen, or not safely."""
+        most room. `store`: endpoint of the coordinator's store; empty: it has none.
+        UsageError when the agent cannot listen, or not safely."""
         self.settings = settings
         self.name = name
         self.slots = slots
@@ -102,6 +105,7 @@ class Agent:
         self._coordinator = coordinator
         self._notifier = notifier or Notifier()
         self._context = context()
+        self._access = StoreAccess(self._context, store, keys, settings) if store else None
         self._gate = Gate(self._context, keys) if keys is not None and is_tcp(shuffle) else None
         self._shuffle = shuffle_server(
             self._context,
@@ -135,11 +139,11 @@ class Agent:
 
     def _take_directory(self) -> int:
         """Lock the directory, and clear it of what an earlier life left. UsageError when it is in use."""
-        os.makedirs(self.directory, mode=0o700, exist_ok=True)
-        lock = places.lock(self.directory)
+        os.makedirs(self.directories[0], mode=0o700, exist_ok=True)
+        lock = places.lock(self.directories[0])
         if lock < 0:
-            raise UsageError(f"another agent works in {self.directory}; give this one another directory")
-        places.clear_agent(self.directory, keep_directory=True)
+            raise UsageError(f"another agent works in {self.directories[0]}; give this one another directory")
+        places.clear_agent(self.directories[0], keep_directory=True)
         return lock
 
     # --- the loop ----------------------------------------------------------------------------
@@ -303,7 +307,14 @@ class Agent:
         if message.spec.job not in self.jobs:
             spare, self._spare = self._spare, None
             self.jobs[message.spec.job] = HostedJob(
-                message.spec, self._roomiest(), self.settings, self.slots, self.epoch, self.send, spare
+                message.spec,
+                self._roomiest(),
+                self.settings,
+                self.slots,
+                self.epoch,
+                self.send,
+                spare,
+                self._access,
             )
 
     def _roomiest(self) -> str:
@@ -364,7 +375,7 @@ class Agent:
         if self._spare is not None:
             self._spare.close()
         self._close_sockets()
-        places.clear_agent(self.directory)
+        places.clear_agent(self.directories[0])
         for directory in self.directories[1:]:
             shutil.rmtree(directory, ignore_errors=True)
         os.close(self._lock)

@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -18,7 +19,9 @@ import zmq
 from zmqmr.data.bundles import unpack
 from zmqmr.errors import Corrupt, SpillError, ZmqmrError
 from zmqmr.messages import JobSpec, StoredFile
-from zmqmr.net.blobs import Stopped, StoreClient
+from zmqmr.net.blobs import Stopped, StoreClient, store_client
+from zmqmr.net.curve import Keys
+from zmqmr.settings import Settings
 from zmqmr.store_messages import CHUNK_BYTES, Blob
 from zmqmr.worker.partitions import spill_error
 
@@ -76,8 +79,11 @@ class Errand(threading.Thread):
 class StoreAccess:
     """How this worker reaches the store of its coordinator."""
 
-    def __init__(self, connect: Callable[[], "zmq.Socket[bytes]"], patience_seconds: float):
-        self._connect, self._patience_seconds = connect, patience_seconds
+    def __init__(self, context: "zmq.Context[Any]", endpoint: str, keys: Keys | None, settings: Settings):
+        """`context`: the agent's, whose connections all end before it does."""
+        self._connect = partial(store_client, context, endpoint, keys)
+        # Longer than the coordinator may be away: a worker that it does not answer ends itself.
+        self._patience_seconds = 2 * settings.lease_seconds
 
     def client(self, job: str, errand: Errand) -> StoreClient:
         """A connection for one errand, which stops when the errand does."""
@@ -87,7 +93,7 @@ class StoreAccess:
 
 
 def spec_here(spec: JobSpec, directory: str) -> JobSpec:
-    """The specification of a job as it is on this worker: of a stored one, bundle and output are in `directory`."""
+    """The specification of a job on this worker: a stored one has its bundle and output in `directory`."""
     if not spec.stored:
         return spec
     return msgspec.structs.replace(
@@ -110,7 +116,7 @@ def unpack_bundle(spec: JobSpec, work: str, access: StoreAccess | None) -> Calla
 
 
 def fetch(access: StoreAccess | None, job: str, blob: Blob, path: str, errand: Errand) -> None:
-    """Get a blob and check it; it is at `path` when it is whole. Corrupt when it is not what its name says."""
+    """Get a blob and check it; it is at `path` when it is whole. Corrupt when its digest is another."""
     client = _client(access, job, errand)
     part = f"{path}.part"
     digest = hashlib.sha256()
@@ -130,7 +136,7 @@ def fetch(access: StoreAccess | None, job: str, blob: Blob, path: str, errand: E
             os.unlink(part)
 
 
-def store(
+def put_files(
     access: StoreAccess | None, job: str, files: dict[str, str], errand: Errand
 ) -> tuple[StoredFile, ...]:
     """Put files (name in the output -> path) into the store; what it holds then."""

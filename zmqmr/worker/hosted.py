@@ -2,17 +2,17 @@
 
 import os
 import shutil
-import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Literal
 
 import msgspec
 
 from zmqmr.core.plan import StagePlan, plan_stages
-from zmqmr.data.bundles import unpack
 from zmqmr.data.outputs import SUCCESS, TEMPORARY
+from zmqmr.data.pushing import blob_of, fetched
 from zmqmr.data.seals import seal
 from zmqmr.errors import SpillError, ZmqmrError
 from zmqmr.messages import (
@@ -37,6 +37,7 @@ from zmqmr.messages import (
 from zmqmr.net.frames import FrameHeader
 from zmqmr.settings import Settings
 from zmqmr.worker.attempt import SKIPPED
+from zmqmr.worker.fetch import INPUT, Errand, StoreAccess, fetch, put_files, spec_here, unpack_bundle
 from zmqmr.worker.partitions import Partitions, spill_error
 from zmqmr.worker.repro import keep_bundle
 from zmqmr.worker.spawn import ExecutorProcess
@@ -64,36 +65,12 @@ class _Attempt:
         self.handed_over = False  # to the executor
         self.gone_by: float | None = None  # when the executor has failed to kill it
         self.done: AttemptDone | None = None  # its report, until it commits
+        self.errand: Errand | None = None  # fetches its input or stores its output
+        self.moved = 0  # bytes that its errand had moved when that was last reported
 
     @property
     def key(self) -> tuple[str, int]:
         return self.launch.task, self.launch.attempt
-
-
-class _Unpacking(threading.Thread):
-    """Unpacks the job's bundle beside the agent's loop: with large files it takes longer than a lost
-    worker may be silent."""
-
-    def __init__(self, spec: JobSpec, directory: str):
-        super().__init__(daemon=True)
-        self._spec, self._directory = spec, directory
-        self._error: Exception | None = None
-        self.fd, self._end = os.pipe()  # closes when it is done
-        self.start()
-
-    def run(self) -> None:
-        try:
-            unpack(self._spec.bundle, self._spec.bundle_sha256, self._directory)
-        except (ZmqmrError, OSError) as error:
-            self._error = error
-        finally:
-            os.close(self._end)
-
-    def finish(self) -> Exception | None:
-        """Wait for its end; why it failed, if it did."""
-        self.join()
-        os.close(self.fd)
-        return self._error
 
 
 class HostedJob:
@@ -108,13 +85,18 @@ class HostedJob:
         epoch: int,
         send: Callable[[Any], None],
         executor: ExecutorProcess | None,
+        access: StoreAccess | None = None,
     ):
-        """`executor`: one that was started ahead, or None. `send`: to the coordinator."""
-        self.spec = spec
+        """`executor`: one that was started ahead, or None. `send`: to the coordinator; `access`: to its
+        store."""
         self.directory = os.path.join(directory, spec.job)
+        self.spec = spec_here(spec, self.directory)
+        self._access = access
+        self._errands: dict[int, Errand] = {}  # by the descriptor to poll
+        self._transfers_due = 0.0  # when to report how far they are
         self.work = os.path.join(self.directory, "work")
         self._settings, self._slots, self._epoch, self._send = settings, slots, epoch, send
-        self._plans: tuple[StagePlan, ...] = plan_stages(spec)
+        self._plans: tuple[StagePlan, ...] = plan_stages(self.spec)
         self._stores: dict[int, Partitions] = {}
         self._attempts: dict[tuple[str, int], _Attempt] = {}
         self._committed: list[str] = []  # part files
@@ -126,19 +108,23 @@ class HostedJob:
         self._pending: list[Run] = []  # until the executor is ready
         self._executor: ExecutorProcess | None = None
         self._spare = executor
-        self._unpacking: _Unpacking | None = None
         try:
             os.makedirs(self.directory, exist_ok=True)  # with spools of an earlier life of the agent
-            self._unpacking = _Unpacking(spec, self.work)
+            self._begin(unpack_bundle(self.spec, self.work, access), self._unpacked)
         except OSError as error:
             self._cannot_open(error)
 
     def _cannot_open(self, error: Exception) -> None:
         self._send(OpenFailed(self.spec.job, self._epoch, Failure(f"cannot open the job: {error}")))
 
-    def _unpacked(self, unpacking: "_Unpacking") -> None:
-        self._unpacking = None
-        error = unpacking.finish()
+    def _begin(self, work: Callable[[Errand], Any], then: Callable[[Any, Exception | None], None]) -> Errand:
+        """Do something beside the agent's loop: with large files it takes longer than a lost worker may be
+        silent."""
+        errand = Errand(work, then)
+        self._errands[errand.fd] = errand
+        return errand
+
+    def _unpacked(self, _: Any, error: Exception | None) -> None:
         if error is None:
             try:
                 self._start_executor(self._spare)
@@ -167,9 +153,7 @@ class HostedJob:
         found = [descriptor for store in self._stores.values() for descriptor in store.descriptors]
         if self._executor is not None:
             found.append(self._executor.fd)
-        if self._unpacking is not None:
-            found.append(self._unpacking.fd)
-        return found
+        return [*found, *self._errands]
 
     def serve(self, ready: set[int]) -> None:
         """Take what the readable descriptors have."""
@@ -177,8 +161,9 @@ class HostedJob:
             for descriptor in store.descriptors:
                 if descriptor in ready:
                     store.sort_ended(descriptor)
-        if self._unpacking is not None and self._unpacking.fd in ready:
-            self._unpacked(self._unpacking)
+        for descriptor in [each for each in self._errands if each in ready]:
+            self._errands.pop(descriptor).finish()
+        self._report_transfers()
         if self._executor is not None and self._executor.fd in ready:
             for frame in self._executor.receive():
                 self._from_executor(decode(frame, FromExecutor))
@@ -221,7 +206,8 @@ class HostedJob:
             failure = Failure(f"the process that loads the job ended: {how}", stderr=self._setup_words())
             self._send(OpenFailed(self.spec.job, self._epoch, failure))
             return
-        for attempt in [attempt for attempt in self._attempts.values() if attempt.running]:
+        running = [each for each in self._attempts.values() if each.running and each.errand is None]
+        for attempt in running:
             task, number = attempt.key
             self._attempt_ended(AttemptEnded(task, number, None, Failure(f"its executor ended: {how}")))
         self._start_executor()
@@ -253,6 +239,9 @@ class HostedJob:
         except OSError as error:
             self._send(self._failed(launch, Failure(str(spill_error(error, directory)), path=directory)))
             return
+        if blob_of(launch.split) is not None:
+            split = fetched(launch.split, os.path.join(directory, INPUT))
+            launch = msgspec.structs.replace(launch, split=split)
         attempt = _Attempt(launch, directory, output, target)
         self._attempts[attempt.key] = attempt
         self._with_input(plan, attempt)
@@ -260,7 +249,7 @@ class HostedJob:
     def _with_input(self, plan: StagePlan, attempt: _Attempt) -> None:
         launch = attempt.launch
         if plan.source is None:
-            self._run(self._run_message(attempt, ()))
+            self._with_split(attempt)
         elif plan.kind == "map":
             source = self._plans[plan.source]
             part = os.path.join(
@@ -278,6 +267,39 @@ class HostedJob:
 
             store = self._store(plan.source)
             store.when_sorted(launch.number, sorted_or_failed)
+
+    def _with_split(self, attempt: _Attempt) -> None:
+        blob = blob_of(attempt.launch.split)
+        if blob is None:
+            self._run(self._run_message(attempt, ()))
+            return
+
+        def fetched_or_failed(_: Any, error: Exception | None) -> None:
+            attempt.errand = None
+            if error is not None:
+                self._errand_failed(attempt, error)
+            elif attempt.key in self._attempts:
+                self._run(self._run_message(attempt, ()))
+
+        path = os.path.join(attempt.directory, INPUT)
+        attempt.errand = self._begin(
+            partial(fetch, self._access, self.spec.job, blob, path), fetched_or_failed
+        )
+
+    def _errand_failed(self, attempt: _Attempt, error: Exception) -> None:
+        failure = Failure(str(error), path=getattr(error, "path", ""))
+        self._attempt_ended(AttemptEnded(*attempt.key, None, failure))
+
+    def _report_transfers(self) -> None:
+        """A transfer that moves is progress: its attempt is not to be killed for silence."""
+        now = time.monotonic()
+        if now < self._transfers_due:
+            return
+        self._transfers_due = now + self._settings.progress_seconds
+        for attempt in self._attempts.values():
+            if attempt.errand is not None and (moved := attempt.errand.moved()) != attempt.moved:
+                attempt.moved = moved
+                self._send(AttemptProgress(self.spec.job, *attempt.key, self._epoch, 0, 0))
 
     def _run_message(self, attempt: _Attempt, runs: Sequence[str], seals: Sequence[Seal] = ()) -> Run:
         return Run(
@@ -303,14 +325,48 @@ class HostedJob:
         attempt = self._attempts.get((ended.task, ended.attempt))
         if attempt is None or not attempt.running:
             return
+        files = self._files_to_store(attempt) if ended.done is not None else {}
+        if ended.done is not None and files:
+            self._store_output(attempt, ended.done, files)
+            return
         attempt.running = False
         if ended.done is not None:
-            attempt.done = msgspec.structs.replace(ended.done, epoch=self._epoch)
-            self._send(attempt.done)
+            self._attempt_done(attempt, ended.done)
         else:
             failure = self._with_repro(attempt, ended.failure or Failure("it ended without saying why"))
             self._send(self._failed(attempt.launch, failure))
             self.discard(*attempt.key)
+
+    def _attempt_done(self, attempt: _Attempt, done: AttemptDone) -> None:
+        attempt.running = False
+        attempt.done = msgspec.structs.replace(done, epoch=self._epoch)
+        self._send(attempt.done)
+
+    def _files_to_store(self, attempt: _Attempt) -> dict[str, str]:
+        """What an attempt of a stored job adds to the job's output: name there -> path."""
+        if not self.spec.stored:
+            return {}
+        files = {}
+        name = os.path.relpath(attempt.target, self.directory) if attempt.output else ""
+        if name.startswith(("output/", "steps/")):
+            files[name] = attempt.output
+        skipped = os.path.join(attempt.directory, SKIPPED)
+        if os.path.exists(skipped):
+            files[f"output/_{SKIPPED}/{attempt.launch.task}"] = skipped
+        return files
+
+    def _store_output(self, attempt: _Attempt, done: AttemptDone, files: dict[str, str]) -> None:
+        """Report the attempt once the store has its output: what is committed then survives this worker."""
+
+        def stored_or_failed(stored: Any, error: Exception | None) -> None:
+            attempt.errand = None
+            if error is not None:
+                self._errand_failed(attempt, error)
+            elif attempt.key in self._attempts:
+                self._attempt_done(attempt, msgspec.structs.replace(done, files=stored))
+
+        attempt.gone_by = None  # its process has ended
+        attempt.errand = self._begin(partial(put_files, self._access, self.spec.job, files), stored_or_failed)
 
     def _with_repro(self, attempt: _Attempt, failure: Failure) -> Failure:
         """The failure with the path of its repro bundle, if there is one; never a reason to fail itself."""
@@ -328,7 +384,12 @@ class HostedJob:
         attempt = self._attempts.get((kill.task, kill.attempt))
         if attempt is None:
             return
-        if attempt.handed_over and self._executor is not None:
+        if attempt.errand is not None:
+            attempt.errand.stop()
+            attempt.errand = None
+            failure = Failure("it was killed while its files were moved")
+            self._attempt_ended(AttemptEnded(kill.task, kill.attempt, None, failure))
+        elif attempt.handed_over and self._executor is not None:
             self._executor.send(kill)
             if attempt.gone_by is None:
                 attempt.gone_by = time.monotonic() + self._settings.kill_seconds + EXECUTOR_SECONDS
@@ -429,6 +490,8 @@ class HostedJob:
             store.discard(task, attempt)
         known = self._attempts.pop((task, attempt), None)
         if known is not None:
+            if known.errand is not None:
+                known.errand.stop()
             if known.output and os.path.exists(known.output):
                 os.unlink(known.output)
             shutil.rmtree(known.directory, ignore_errors=True)
@@ -457,8 +520,11 @@ class HostedJob:
 
     def close(self) -> None:
         """Kill what runs and remove what is left."""
-        if self._unpacking is not None:
-            self._unpacking.finish()
+        for errand in self._errands.values():
+            errand.stop()
+        for errand in self._errands.values():
+            errand.end()
+        self._errands.clear()
         if self._spare is not None:
             self._spare.close()
         if self._executor is not None:
