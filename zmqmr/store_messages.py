@@ -64,9 +64,10 @@ class Got(Message, frozen=True):
 
 
 class Release(Message, frozen=True):
-    """The job's blobs are not needed any longer; answered by Released."""
+    """The job's blobs are not needed any longer, those of `drop` by no later job; answered by Released."""
 
     job: Job
+    drop: Annotated[tuple[Sha256, ...], Meta(max_length=ASK_BLOBS)] = ()
 
 
 ToStore = Ask | Offer | Put | Get | Got | Release

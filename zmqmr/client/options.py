@@ -36,8 +36,8 @@ def runner_options() -> dict[str, dict[str, Any]]:
                     {
                         "action": "store_true",
                         "help": (
-                            "With --cluster: the workers see the inputs under the same paths, on a mounted file"
-                            " system, so do not push them. (zeromq only)"
+                            "With --cluster: the workers see the inputs under the same paths, on a file"
+                            " system that they mount; do not push them. (zeromq only)"
                         ),
                     },
                 )

@@ -24,6 +24,7 @@ from zmqmr.data.outputs import TEMPORARY
 from zmqmr.data.pushing import SplitBlob, push_splits
 from zmqmr.errors import CoordinatorUnreachable, Corrupt, OutOfDisk, SpillError
 from zmqmr.messages import (
+    Attach,
     JobEnded,
     JobList,
     JobSpec,
@@ -41,7 +42,7 @@ from zmqmr.net.sockets import context, control_client
 from zmqmr.settings import Settings
 from zmqmr.store_messages import Blob
 
-FIRST_SECONDS = 20.0  # for a coordinator that never answered
+FIRST_SECONDS = 10.0  # for a coordinator that never answered
 PATIENCE_SECONDS = 120.0  # for one that did, while its connection is lost
 SILENT_SECONDS = 5.0  # then another connection is tried
 SAY_SECONDS = 10.0  # between two words about a transfer
@@ -83,11 +84,21 @@ class RemoteCluster:
     def push(self, spec: JobSpec, *, inputs: bool) -> JobSpec:
         """Put the job's bundle, and its `inputs` if the workers do not see them, into the store; the job as
         it is to be submitted. InputError as in `read_blocks`, SpillError when the store has no room."""
+        self._greet()
         size = os.path.getsize(spec.bundle)
         with self._store() as store:
             self._push_bundle(store, spec, size)
             splits = self._push_inputs(store, spec) if inputs else spec.splits
         return msgspec.structs.replace(spec, stored=True, bundle="", bundle_bytes=size, splits=splits)
+
+    def _greet(self) -> None:
+        """Have a word from the coordinator before anything is sent: it may not be there, or refuse us."""
+        with self._control() as socket:
+            socket.send(encode(Attach(self._job)))
+            while not socket.poll(_POLL_MILLISECONDS):
+                with suppress(_Silent):
+                    self._check()
+            self._note(socket.recv())
 
     def _push_bundle(self, store: StoreClient, spec: JobSpec, size: int) -> None:
         blob = Blob(spec.bundle_sha256, size)
@@ -256,10 +267,10 @@ class RemoteCluster:
                 if say.due():
                     log.info("fetched %s of %s of output", size_words(store.moved), size_words(total))
 
-    def release(self) -> None:
-        """The job's files are not needed on the cluster any longer."""
+    def release(self, output: Iterable[StoredFile]) -> None:
+        """The job's files are not needed on the cluster any longer, and its output by nobody."""
         with self._store() as store:
-            store.release()
+            store.release(file.sha256 for file in output)
 
 
 class _Taken(Exception):

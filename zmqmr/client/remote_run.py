@@ -44,7 +44,7 @@ class RemoteRun:
             ended = self._follow(cluster, pushed)
             if ended.state == "succeeded":
                 self._fetch(cluster, spec, ended, output, step_output)
-            cluster.release()
+            cluster.release(ended.files)
         return ended
 
     def _follow(self, cluster: RemoteCluster, spec: JobSpec) -> JobEnded:

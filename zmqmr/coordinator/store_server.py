@@ -182,7 +182,7 @@ class StoreServer(threading.Thread):
         return Taken(sha256, size, max(1, min(MAX_WINDOW, window)))
 
     def _release(self, peer: bytes, message: Release) -> Released:
-        self._store.release(message.job)
+        self._store.release(message.job, message.drop)
         return Released(message.job)
 
     def _get(self, peer: bytes, message: Get) -> None:

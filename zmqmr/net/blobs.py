@@ -6,8 +6,8 @@ answer is sent again on a new connection; the store says how far the blob is.
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import zmq
 
@@ -38,6 +38,8 @@ from zmqmr.store_messages import (
     Wait,
 )
 
+Item = TypeVar("Item")
+
 MESSAGES = 2 * MAX_WINDOW  # high-water mark of a store connection
 MESSAGE_BYTES = CHUNK_BYTES + 256 * 1024
 SILENT_SECONDS = 5.0  # without an answer; then the request is sent again
@@ -46,6 +48,10 @@ TURN_MILLISECONDS = 100  # between two looks whether to give up
 _LAST_WORD_MILLISECONDS = 200  # for what was sent before the connection is closed
 USERS = frozenset({"client", "worker"})  # the roles whose keys the store lets in
 ATTEMPTS = 3  # to put a blob that arrives damaged
+
+
+class BlobLost(Corrupt):
+    """The store does not hold a blob."""
 
 
 class Stopped(Exception):
@@ -117,11 +123,13 @@ class StoreClient:
                 held = set(answer.blobs)
                 return [blob for blob in blobs if blob.sha256 not in held]
 
-    def release(self) -> None:
-        """Tell the store that the job's blobs are not needed any longer."""
-        self._send(Release(self._job))
-        while not isinstance(self._next(lambda: self._send(Release(self._job))), Released):
-            pass
+    def release(self, drop: Iterable[str] = ()) -> None:
+        """Tell the store that the job's blobs are not needed any longer; those of `drop` go at once."""
+        for some in _batches(drop, ASK_BLOBS) or [()]:
+            message = Release(self._job, some)
+            self._send(message)
+            while not isinstance(self._next(partial(self._send, message)), Released):
+                pass
 
     # --- put ---------------------------------------------------------------------------------
 
@@ -178,7 +186,7 @@ class StoreClient:
     # --- get ---------------------------------------------------------------------------------
 
     def get(self, blob: Blob) -> Iterator[bytes]:
-        """The bytes of a blob, in chunks; the caller checks the digest. Corrupt when the store lost it."""
+        """The bytes of a blob, in chunks; the caller checks the digest. BlobLost, Corrupt when it is gone."""
         offset = asked = 0
         waiting: dict[int, bytes] = {}  # chunks that came before their turn
         while offset < blob.size:
@@ -189,7 +197,7 @@ class StoreClient:
             if answer is None:
                 asked, waiting = offset, {}
             elif isinstance(answer, Absent) and answer.sha256 == blob.sha256:
-                raise Corrupt(f"the coordinator's store has lost the blob {blob.sha256}; run the job again")
+                raise BlobLost(f"the coordinator's store has lost the blob {blob.sha256}; run the job again")
             elif isinstance(answer, Chunk):
                 self._received += 1
                 if asked >= blob.size:  # else the next request says it
@@ -240,7 +248,6 @@ class StoreClient:
                 silent = now + SILENT_SECONDS
 
 
-def _batches(items: Iterable[Blob], size: int) -> Iterator[tuple[Blob, ...]]:
-    iterator = iter(items)
-    while some := tuple(islice(iterator, size)):
-        yield some
+def _batches(items: Iterable[Item], size: int) -> list[tuple[Item, ...]]:
+    everything = tuple(items)
+    return [everything[at : at + size] for at in range(0, len(everything), size)]
