@@ -1,5 +1,6 @@
 """A cluster of a coordinator and two workers, and a client's directory that they cannot see."""
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,10 +25,9 @@ def tell(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def cluster(tmp_path: Path, mine: Path) -> Iterator[RemoteCluster]:
-    """It runs. Afterwards everything has ended, and no worker has left a file."""
-    cluster = RemoteCluster(tmp_path / "cluster", [mine])
+@contextlib.contextmanager
+def running(home: Path, hidden: list[Path]) -> Iterator[RemoteCluster]:
+    cluster = RemoteCluster(home, hidden)
     try:
         cluster.start_coordinator()
         for name in ("ann", "bob"):
@@ -41,8 +41,31 @@ def cluster(tmp_path: Path, mine: Path) -> Iterator[RemoteCluster]:
 
 
 @pytest.fixture
-def text(mine: Path) -> Path:
-    """About 20 KB of words, which the cluster cannot see."""
-    path = mine / "words.txt"
+def cluster(tmp_path: Path, mine: Path) -> Iterator[RemoteCluster]:
+    """It runs. Afterwards everything has ended, and no worker that was not killed has left a file."""
+    with running(tmp_path / "cluster", [mine]) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def steady(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RemoteCluster]:
+    """The same for the tests of a module that harm nobody; the client's directories are in `hidden`."""
+    home, hidden = tmp_path_factory.mktemp("steady"), tmp_path_factory.mktemp("clients")
+    with running(home, [hidden]) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def ours(steady: RemoteCluster, tmp_path: Path) -> Path:
+    """A client's own directory, which the steady cluster cannot see."""
+    path = steady.hidden[0] / tmp_path.name
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def text(ours: Path) -> Path:
+    """About 20 KB of words, which the steady cluster cannot see."""
+    path = ours / "words.txt"
     path.write_bytes(make_text(7, 20_000))
     return path

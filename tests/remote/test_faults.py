@@ -1,18 +1,19 @@
 """What goes wrong between a client and a cluster: lost workers, clients, connections and coordinators."""
 
+import contextlib
 import os
 import re
-import select
 import signal
 import socket
 import subprocess
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from differential.harness import Result, run_stock
-from remote.cluster import RemoteCluster, free_port, until
+from remote.cluster import RemoteCluster, free_ports, until
 
 SLOW = ("--pause", "0.02")  # for each line
 
@@ -191,71 +192,53 @@ def test_kill_ends_a_job_and_says_so(cluster, lines, tell):
     assert cluster.command("show", "nothing", "--cluster", cluster.name).rc == 2
 
 
-class Wire(threading.Thread):
+class Wire:
     """A TCP proxy for a pair of ports whose connections can be cut, or left open and silent."""
 
-    def __init__(self, to: int):
-        super().__init__(daemon=True)
-        self._to = to
-        while True:
-            self.port = free_port()
-            try:
-                self._doors = {self._listen(self.port): to, self._listen(self.port + 1): to + 1}
-                break
-            except OSError:
-                continue
-        self._pairs: dict[socket.socket, socket.socket] = {}
-        self.silent: set[socket.socket] = set()
-        self._over = threading.Event()
-        self._cutting = False
-        self.start()
+    def __init__(self, to: int, pause: float = 0.0):
+        """`pause`: seconds before each 64 KiB."""
+        self.port = free_ports(2)
+        self._pause = pause
+        self._ends: list[socket.socket] = []
+        self._hushed: set[socket.socket] = set()
+        self._doors = [socket.create_server(("127.0.0.1", self.port + n)) for n in (0, 1)]
+        for number, door in enumerate(self._doors):
+            threading.Thread(target=self._accept, args=(door, to + number), daemon=True).start()
 
-    @staticmethod
-    def _listen(port: int) -> socket.socket:
-        return socket.create_server(("127.0.0.1", port))
+    def _accept(self, door: socket.socket, to: int) -> None:
+        with contextlib.suppress(OSError):  # until it is closed
+            while True:
+                near, _ = door.accept()
+                far = socket.create_connection(("127.0.0.1", to))
+                self._ends += [near, far]
+                for pair in ((near, far), (far, near)):
+                    threading.Thread(target=self._copy, args=pair, daemon=True).start()
 
-    def run(self) -> None:
-        while not self._over.is_set():
-            if self._cutting:
-                self._cutting = False
-                for end in list(self._pairs):
-                    self._close(end)
-            watched = [*self._doors, *(end for end in self._pairs if end not in self.silent)]
-            for ready in select.select(watched, [], [], 0.05)[0]:
-                if ready.fileno() < 0:
-                    continue  # closed with its other end, just now
-                try:
-                    self._turn(ready)
-                except OSError:
-                    self._close(ready)
-
-    def _turn(self, ready: socket.socket) -> None:
-        if ready in self._doors:
-            near, _ = ready.accept()
-            far = socket.create_connection(("127.0.0.1", self._doors[ready]))
-            self._pairs |= {near: far, far: near}
-        elif data := ready.recv(65536):
-            self._pairs[ready].sendall(data)
-        else:
-            self._close(ready)
-
-    def _close(self, end: socket.socket) -> None:
-        if (other := self._pairs.pop(end, None)) is not None:
-            self._pairs.pop(other, None)
-            other.close()
-        end.close()
+    def _copy(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                time.sleep(self._pause)
+                if source not in self._hushed:
+                    target.sendall(data)
+            target.shutdown(socket.SHUT_RDWR)
 
     def cut(self) -> None:
-        self._cutting = True
+        """Close what is connected now."""
+        for end in self._ends:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
 
     def hush(self) -> None:
         """What is connected now hears nothing any more, and is not told."""
-        self.silent |= set(self._pairs)
+        self._hushed |= set(self._ends)
 
     def stop(self) -> None:
-        self._over.set()
-        self.join()
-        for end in [*self._pairs, *self._doors]:
+        for door in self._doors:
+            with contextlib.suppress(OSError):
+                door.shutdown(socket.SHUT_RDWR)
+            door.close()
+        self.cut()
+        for end in self._ends:
             end.close()
 
 
@@ -277,8 +260,8 @@ def test_a_client_whose_connection_is_lost_follows_its_job_all_the_same(cluster,
 
 def test_a_push_goes_on_after_the_connection_is_lost(cluster, mine):
     big = mine / "big.txt"
-    big.write_bytes(os.urandom(6_000_000).hex().encode() + b"\n")
-    wire = Wire(cluster.port)
+    big.write_bytes(os.urandom(1_500_000).hex().encode() + b"\n")
+    wire = Wire(cluster.port, pause=0.01)
     try:
         client = cluster.start(
             "map_only",
@@ -288,7 +271,7 @@ def test_a_push_goes_on_after_the_connection_is_lost(cluster, mine):
             cluster=f"tcp://127.0.0.1:{wire.port}",
         )
         partial = cluster.home / "coordinator" / "store" / "partial"
-        until(lambda: any(p.stat().st_size for p in partial.iterdir()), "no push began")
+        until(lambda: any(p.stat().st_size > 1024**2 for p in partial.glob("*")), "no push began")
 
         wire.cut()
 
