@@ -86,12 +86,12 @@ def test_standard_input_is_pushed_and_said(steady):
 
 def test_what_the_store_has_is_not_pushed_again(steady, ours):
     words = ours / "new.txt"
-    words.write_text("words that no other test has\n" * 100)
+    words.write_text("".join(f"word{n:04d} that no other test has\n" for n in range(100)))
 
     first, second = (steady.run("word_count", words) for _ in range(2))
 
-    assert "pushed 2.9 kB; 0 bytes were there already" in first.stderr
-    assert "pushed 0 bytes; 2.9 kB were there already" in second.stderr
+    assert "pushed 3.3 kB; 0 bytes were there already" in first.stderr
+    assert "pushed 0 bytes; 3.3 kB were there already" in second.stderr
     assert second.lines == first.lines
 
 

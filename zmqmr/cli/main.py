@@ -24,17 +24,14 @@ from zmqmr.cli import (
 )
 from zmqmr.errors import EXIT_INTERRUPTED, EXIT_JOB_FAILED, ZmqmrError
 
-_COMMANDS = (
-    jobs, show, logs, attach, kill, gc, replay, drill, doctor, coordinator, worker, keygen, workers, drain,
-)  # fmt: skip
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; its exit status. Wrong usage ends the process with status 2, as argparse does."""
     parser = argparse.ArgumentParser(prog="zmqmr", description="Run mrjob jobs over ZeroMQ.")
     parser.add_argument("--version", action="version", version=f"zmqmr {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in _COMMANDS:
+    on_this_machine = (jobs, show, logs, attach, kill, gc, replay, drill, doctor)
+    for command in (*on_this_machine, coordinator, worker, keygen, workers, drain):
         command.add_command(commands)
     args = parser.parse_args(argv)
     try:

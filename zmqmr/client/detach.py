@@ -32,8 +32,8 @@ def in_background(work: Callable[[Begun], None], stderr: str) -> None:
         _go_on(work, news_end, stderr)
     os.close(news_end)
     os.waitpid(child, 0)
-    with os.fdopen(news, "rb") as file:
-        said = file.read(_WORDS).decode(errors="replace")
+    said = os.read(news, _WORDS).decode(errors="replace")  # no more: the copy's children have the pipe too
+    os.close(news)
     if said != "begun":
         raise CoordinatorUnreachable(said or "the process that was to follow the job ended; run it again")
 

@@ -79,8 +79,8 @@ class Follower:
         except KeyboardInterrupt:
             if not cancels:
                 raise
-            log.info("killing the job; interrupt again to leave at once")
             try:
+                log.info("killing the job; interrupt again to leave at once")
                 self.cancel()
             except KeyboardInterrupt:
                 raise Left(self.job) from None
@@ -113,6 +113,8 @@ class Follower:
             return None
         message = self._receive()
         if isinstance(message, JobEnded):
+            if message.state == "succeeded":  # the end of the last stage comes with the job's
+                self._on_message(JobUpdate(self.job, message.stages, 0, 0))
             return message
         if isinstance(message, Refused):
             raise CoordinatorUnreachable(f"the coordinator refused the job: {message.reason}")

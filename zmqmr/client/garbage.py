@@ -65,18 +65,14 @@ class _Collector:
 
     def _removed(self, path: str, reason: str) -> Iterator[Garbage]:
         """Remove a path that nobody uses, and say so."""
-        if path in self._gone or not os.path.lexists(path):
+        if path in self._gone or not os.path.lexists(path) or _is_used(path):
             return
         self._gone.add(path)
         is_directory = os.path.isdir(path)
         size = places.size(path) if is_directory else os.lstat(path).st_size
         if not self._dry_run:
             if is_directory:
-                lock = places.lock(path)
-                if lock < 0:
-                    return  # somebody works in it, or takes it up
                 places.remove(path)
-                os.close(lock)
             else:
                 with suppress(OSError):
                     os.unlink(path)
@@ -112,8 +108,9 @@ class _Collector:
             yield from self._job(record, f"more than {KEEP_RECORDS} records")
 
     def _job(self, record: Record, reason: str) -> Iterator[Garbage]:
-        if record.data:
-            yield from self._removed(record.data, reason)
+        if _is_used(record.data):
+            return
+        yield from self._removed(record.data, reason)
         yield from self._removed(self._records.log_path(record.job), reason)
         yield from self._removed(self._records.path(record.job), reason)
 
@@ -156,18 +153,26 @@ class _Collector:
 def settle(record: Record, records: Records, now: float) -> bool:
     """Write the end of a job without processes down, and remove all but what a later job can use; False
     when another process holds its directory."""
-    if os.path.isdir(record.data):
-        lock = places.lock(record.data)
-        if lock < 0:
-            return False
-        places.prune(record.data)
-        os.close(lock)
+    if _is_used(record.data):
+        return False
+    places.prune(record.data)
     if sockets := _sockets(record):
         shutil.rmtree(sockets, ignore_errors=True)
     record.ended = record.ended or now
     with suppress(OSError):
         records.write(record)
     return True
+
+
+def _is_used(path: str) -> bool:
+    """Whether somebody works in a directory, or takes it up."""
+    try:
+        lock = places.lock(path)
+    except OSError:
+        return False  # no directory
+    if lock >= 0:
+        os.close(lock)
+    return lock < 0
 
 
 def _sockets(record: Record) -> str:

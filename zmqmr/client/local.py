@@ -39,7 +39,9 @@ class LocalCluster:
         self.settings = settings
         self.slots = slots
         self.status_url = ""
+        self.ended = True  # whether this process, and not the agent, has to clean up
         self._data = data
+        self._job = ""
         self._started = started
         self._children: dict[int, str] = {}  # pid -> what it is
         self._restarts: dict[str, int] = {}
@@ -58,6 +60,7 @@ class LocalCluster:
         return self
 
     def _start(self) -> None:
+        self.ended = False
         status, status_end = os.pipe()
         launch = self._fork if _has_one_thread() else self._execute
         launch("coordinator", {"status_line": status_end}, [self._lifeline_end, status])
@@ -121,6 +124,7 @@ class LocalCluster:
         from zmqmr.client.follow import Follower, client_identity
         from zmqmr.net.sockets import context, control_client
 
+        self._job = spec.job
         zmq_context = context()
         socket = control_client(zmq_context, self._endpoint, client_identity())
         try:
@@ -151,19 +155,34 @@ class LocalCluster:
             self._tell_started()
 
     def __exit__(self, _kind: object = None, error: object = None, _traceback: object = None) -> None:
-        """Close the pipe, wait for the children, remove the sockets. Another interrupt waits for that; one
-        that came before, as Left, means that the children clean up alone, as after a client's death."""
+        """End the children, wait for them, remove the sockets.
+
+        After an interrupt they clean up alone, as after a client's death, so that another one can end the
+        waiting: it raises Left. Otherwise an interrupt waits.
+        """
         if isinstance(error, Left):
-            os.close(self._lifeline_end)
+            self._close_lifeline(b"")
+        elif isinstance(error, KeyboardInterrupt):
+            self._close_lifeline(b"")
+            try:
+                self._await_children()
+            except KeyboardInterrupt:
+                raise Left(self._job) from None
         else:
             uninterrupted(self._end)
 
     def _end(self) -> None:
+        self._close_lifeline(_GOODBYE)
+        self._await_children()
+
+    def _close_lifeline(self, word: bytes) -> None:
         if self._lifeline >= 0:
-            os.write(self._lifeline_end, _GOODBYE)
+            os.write(self._lifeline_end, word)
             os.close(self._lifeline)
             os.close(self._lifeline_end)
             self._lifeline = -1
+
+    def _await_children(self) -> None:
         deadline = time.monotonic() + _END_SECONDS
         while self._children:
             for pid in list(self._children):
@@ -176,6 +195,7 @@ class LocalCluster:
             if self._children:
                 time.sleep(0.002)
         shutil.rmtree(self._sockets, ignore_errors=True)
+        self.ended = True
 
 
 def _short_directory() -> str:

@@ -4,6 +4,7 @@ A record is written when the job begins and again when it ends, whole each time,
 the one or the other. A record that says "running" while none of its processes lives is of a lost job.
 """
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -100,16 +101,18 @@ class Records:
 
     @staticmethod
     def _write(part: str, path: str, record: Record) -> None:
-        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(msgspec.json.encode(record))
+        # Not msgspec's own JSON: arguments need not be text that can be encoded.
+        text = json.dumps(msgspec.to_builtins(record))
+        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(text)
         os.replace(part, path)
 
     def read(self, job: str) -> Record | None:
         """The record of a job, None when there is none that can be read."""
         try:
             with open(self.path(job), "rb") as file:
-                return msgspec.json.decode(file.read(), type=Record)
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+                return msgspec.convert(json.loads(file.read()), Record)
+        except (OSError, ValueError, RecursionError):  # of JSON, of Unicode, of msgspec
             return None
 
     def remove(self, job: str) -> None:

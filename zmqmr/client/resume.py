@@ -2,14 +2,15 @@
 
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
 
-import msgspec
-
 from zmqmr import hook
-from zmqmr.client.records import MAX_INPUTS, RESUMABLE, Record, Records, State, living
+from zmqmr.client.garbage import settle
+from zmqmr.client.records import MAX_INPUTS, RESUMABLE, Record, Records, living
 from zmqmr.client.texts import one_line
 from zmqmr.data import places
+from zmqmr.data.spools import Shelf
 from zmqmr.errors import UsageError
 
 STANDARD_INPUT = "standard input"  # in a record's inputs
@@ -40,6 +41,8 @@ class Earlier:
     def __init__(self, record: Record, records: Records):
         """UsageError when the job runs, has succeeded, or is being taken up by another command."""
         _check_state(record)
+        if record.state == "lost":
+            settle(record, records, time.time())
         self.record = record
         self._records = records
         self._lock = -1
@@ -81,10 +84,8 @@ class Earlier:
             return [f"resuming {old.job}, which {old.state}: it left no finished task, so all run"]
         if not self.usable(new):
             return [f"resuming {old.job}, which {old.state}: nothing of it is used, because {said}"]
-        kept = f"{len(os.listdir(self.spools))} files of finished tasks"
-        lines = [
-            f"resuming {old.job}, which {old.state}: {kept}, {places.size(self.spools):,} bytes, are there"
-        ]
+        tasks, size = len(Shelf(self.spools).list_keys()), places.size(self.spools)
+        lines = [f"resuming {old.job}, which {old.state}: {tasks} finished tasks, {size:,} bytes, are kept"]
         if changes:
             lines.append(f"tasks that this concerns run again: {said}")
         return lines
@@ -94,8 +95,8 @@ class Earlier:
         places.remove(self.record.data)
         record = self._records.read(self.record.job)
         if record is not None:
-            state: State = self.record.state
-            self._records.write(msgspec.structs.replace(record, state=state, resumed_by=job))
+            record.resumed_by = job
+            self._records.write(record)
         self.close()
 
     def close(self) -> None:

@@ -15,7 +15,6 @@ from mrjob.step import StepFailedException
 from zmqmr.client import jobspec, options, resume
 from zmqmr.client.callers import driven_by_run_job, job_that_makes_runner
 from zmqmr.client.endings import (
-    Left,
     log,
     nothing_started,
     said_to_user,
@@ -268,11 +267,7 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
         """Have the job run and complete its output. `begun` is called once it can be attached to."""
         with run.session as session:
             self._keeps = True
-            try:
-                ended = self._submit(run, begun)
-            except Left:
-                self._left = True
-                raise
+            ended = self._submit(run, begun)
             session.ended(ended)
             self._counters = [dict(counters) for counters in ended.counters]
             self._counters += [{} for _ in range(len(run.spec.steps) - len(self._counters))]
@@ -360,16 +355,16 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
 
         spec = run.spec
         progress = Progress(len(spec.steps), explain_failures=self._opts["read_logs"] is not False)
-        with LocalCluster(run.settings, self._slots(), self._data, started) as cluster:
-            if cluster.status_url:
-                log.info("status page: %s", cluster.status_url)
-            collect_if_due(run.settings)
-            try:
+        cluster = LocalCluster(run.settings, self._slots(), self._data, started)
+        try:
+            with cluster:
+                if cluster.status_url:
+                    log.info("status page: %s", cluster.status_url)
+                collect_if_due(run.settings)
                 ended = cluster.run(spec, shown)
-                if ended.state == "succeeded":  # the last stage's end comes with the job's
-                    progress(JobUpdate(spec.job, ended.stages, self._slots(), 1))
-            finally:
-                progress.close()
+        finally:
+            progress.close()
+            self._left = not cluster.ended
         self._failed_step = progress.explained.step if progress.explained else None
         return ended
 

@@ -83,32 +83,35 @@ def spools(data: str, job: str) -> str:
     return os.path.join(data, AGENT, job, SPOOLS)
 
 
-def clear_agent(directory: str, *, keep_directory: bool = False) -> None:
-    """Remove all in an agent's directory but the spools of its jobs; the directory too if there are none,
-    unless it is to be kept."""
-    with suppress(FileNotFoundError):
-        for job in os.scandir(directory):
-            if not job.is_dir(follow_symlinks=False):
-                os.unlink(job.path)
-                continue
-            for entry in os.scandir(job.path):
-                if entry.name != SPOOLS:
-                    _remove(entry.path)
-            for path in (os.path.join(job.path, SPOOLS), job.path):
-                _remove_empty(path)
-        if not keep_directory:
-            _remove_empty(directory)
+def clear_agent(directory: str) -> None:
+    """Remove all in an agent's directory but the spools of its jobs; never fails."""
+    for job in _entries(directory):
+        if job.is_dir(follow_symlinks=False):
+            clear_job(job.path, keep=True)
+        else:
+            _remove(job.path)
+
+
+def clear_job(directory: str, keep: bool) -> None:
+    """Remove all in an agent's directory of a job, but for its spools if they are to be kept; never fails."""
+    if not keep:
+        shutil.rmtree(directory, ignore_errors=True)
+        return
+    for entry in _entries(directory):
+        if entry.name != SPOOLS:
+            _remove(entry.path)
+    for path in (os.path.join(directory, SPOOLS), directory):
+        _remove_empty(path)
 
 
 def prune(data: str) -> None:
     """Remove all but the output (a failed job has none) and what a later run can use; never fails."""
-    with suppress(OSError):
-        clear_agent(os.path.join(data, AGENT))
-    with suppress(OSError):
-        for entry in os.scandir(data):
-            if entry.name not in (AGENT, OUTPUT):
-                _remove(entry.path)
-    _remove_empty(os.path.join(data, OUTPUT))
+    clear_agent(os.path.join(data, AGENT))
+    for entry in _entries(data):
+        if entry.name not in (AGENT, OUTPUT):
+            _remove(entry.path)
+    for name in (AGENT, OUTPUT):
+        _remove_empty(os.path.join(data, name))
     remove_empty(data)
 
 
@@ -132,6 +135,13 @@ def size(directory: str) -> int:
             with suppress(OSError):
                 total += os.lstat(os.path.join(folder, name)).st_size
     return total
+
+
+def _entries(directory: str) -> list["os.DirEntry[str]"]:
+    try:
+        return list(os.scandir(directory))
+    except OSError:
+        return []
 
 
 def _remove(path: str) -> None:

@@ -23,9 +23,10 @@ RECONNECT_MAX_MILLISECONDS = 100
 FRAME_SLACK = 8 * 1024**2  # a shuffle frame may exceed the settings' size by what an attempt buffers
 
 # Of TCP connections.
-TCP_RECONNECT_MILLISECONDS = 100  # a refused key is tried again as often: libzmq waits longer only for a port
+TCP_RECONNECT_MILLISECONDS = 100
 TCP_RECONNECT_MAX_MILLISECONDS = 2000
 TCP_CONNECT_MILLISECONDS = 3000  # for a host to answer at all
+REFUSED_SEND_MILLISECONDS = 2000  # for a connection that was refused, which libzmq does not try again
 HANDSHAKE_MILLISECONDS = 10_000  # for a peer to say who it is
 KEEPALIVE_SECONDS = (30, 10, 3)  # idle, between probes; probes
 # A shuffle connection may be slow, with seconds of records in front of a heartbeat: whether its peer lives is
@@ -137,13 +138,17 @@ def control_client(
     keys: Keys | None = None,
 ) -> "zmq.Socket[bytes]":
     """An agent's or client's connection to the coordinator. `identity` is never used twice: two
-    peers of one identity lose each other's messages silently."""
+    peers of one identity lose each other's messages silently.
+
+    A coordinator that refuses the key ends the connection for good, and sending raises zmq.Again after a
+    while: ask a `Refusal`. Without an answer for long, whoever sends must assume that nobody is there."""
     check_safe(endpoint, keys is not None)
     socket = _bounded(context.socket(zmq.DEALER), CONTROL_MESSAGES, CONTROL_BYTES)
     socket.set(zmq.IDENTITY, identity)
     _reconnecting(socket, endpoint)
     if is_tcp(endpoint):
         _control_over_tcp(socket, endpoint, settings or Settings())
+        socket.set(zmq.SNDTIMEO, REFUSED_SEND_MILLISECONDS)
     if keys is not None:  # at an ipc endpoint too: it may be the near end of a tunnel
         _identify(socket, keys, keys.of("coordinator"))
     socket.connect(endpoint)
@@ -160,6 +165,7 @@ def shuffle_server(
 ) -> "zmq.Socket[bytes]":
     """Where an agent takes frames. Bulk data has a socket of its own, so heartbeats never queue behind it."""
     socket = _bounded(context.socket(zmq.ROUTER), frames, payload_bytes + FRAME_SLACK)
+    socket.set(zmq.ROUTER_MANDATORY, 1)
     if is_tcp(endpoint):
         _bulk_over_tcp(socket, endpoint)
     return _listen(socket, endpoint, gate, "shuffle", WORKERS)
@@ -173,7 +179,8 @@ def shuffle_client(
     keys: Keys | None = None,
     answer_seconds: float = ANSWER_SECONDS,
 ) -> "zmq.Socket[bytes]":
-    """An attempt's connection to an owner. A full connection blocks the sender: backpressure.
+    """An attempt's connection to an owner. A full connection blocks the sender: backpressure. When
+    there is no room for `answer_seconds`, sending raises zmq.Again.
 
     Call `hand_over` before it is closed: libzmq drops what a receiver that is at its high-water mark has
     not read when the sender goes, whatever the sender's linger. SpillError when the owner does not answer."""
@@ -181,6 +188,7 @@ def shuffle_client(
     deadline = time.monotonic() + answer_seconds
     for key in itertools.cycle(keys.candidates("worker") if keys is not None and is_tcp(endpoint) else [b""]):
         socket = _bounded(context.socket(zmq.DEALER), frames, payload_bytes + FRAME_SLACK)
+        socket.set(zmq.SNDTIMEO, max(1, int(answer_seconds * 1000)))
         _reconnecting(socket, endpoint)
         if is_tcp(endpoint):
             _bulk_over_tcp(socket, endpoint)

@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import zmq
@@ -31,6 +32,8 @@ from zmqmr.messages import (
     Inventory,
     Kill,
     Launch,
+    Leave,
+    Opened,
     OpenJob,
     Refused,
     Register,
@@ -59,6 +62,7 @@ from zmqmr.worker.fetch import StoreAccess
 from zmqmr.worker.hosted import HostedJob
 from zmqmr.worker.spawn import ExecutorProcess
 
+FAREWELL_MILLISECONDS = 200  # for the coordinator to take the last message
 FRAMES_A_TURN = 64  # frames taken before the loop looks at anything else
 
 
@@ -86,9 +90,8 @@ class Agent:
         `lifeline`: a descriptor that closes when the agent must end. `spare`: an executor started
         ahead for the first job. `leftovers`: directories that the client removes when it
         ends, and `data`, one that it prunes; if it ends without a word, the agent does. `keys`: needed at
-        endpoints that are not private. `more_directories`: on other drives; a job goes to the one with the
-        most room. `store`: endpoint of the coordinator's store; empty: it has none.
-        UsageError when the agent cannot listen, or not safely."""
+        endpoints that are not private. `more_directories`: on other drives; attempts and partitions go
+        round all of them. UsageError when the agent cannot listen, or not safely."""
         self.settings = settings
         self.name = name
         self.slots = slots
@@ -99,7 +102,7 @@ class Agent:
         self._spare = spare
         self._leftovers = leftovers
         self._data = data
-        self._lock = self._take_directory()
+        self._lock = self._take_directories()
         self._client_is_gone = False
         self._running = True
         self._coordinator = coordinator
@@ -137,13 +140,16 @@ class Agent:
             EndJob: self._end_job,
         }
 
-    def _take_directory(self) -> int:
-        """Lock the directory, and clear it of what an earlier life left. UsageError when it is in use."""
-        os.makedirs(self.directories[0], mode=0o700, exist_ok=True)
+    def _take_directories(self) -> int:
+        """Lock the first directory, and clear all of what an earlier life left, except the spools of jobs.
+        UsageError when it is in use."""
+        for directory in self.directories:
+            os.makedirs(directory, mode=0o700, exist_ok=True)
         lock = places.lock(self.directories[0])
         if lock < 0:
             raise UsageError(f"another agent works in {self.directories[0]}; give this one another directory")
-        places.clear_agent(self.directories[0], keep_directory=True)
+        for directory in self.directories:
+            places.clear_agent(directory)
         return lock
 
     # --- the loop ----------------------------------------------------------------------------
@@ -304,24 +310,21 @@ class Agent:
         self._running = False
 
     def _open_job(self, message: OpenJob) -> None:
-        if message.spec.job not in self.jobs:
+        name = message.spec.job
+        if name not in self.jobs:
             spare, self._spare = self._spare, None
-            self.jobs[message.spec.job] = HostedJob(
+            self.jobs[name] = HostedJob(
                 message.spec,
-                self._roomiest(),
+                self.directories,
                 self.settings,
                 self.slots,
                 self.epoch,
+                self._shuffle_endpoint,
                 self.send,
                 spare,
                 self._access,
             )
-
-    def _roomiest(self) -> str:
-        """The directory on the drive with the most room."""
-        if len(self.directories) == 1:
-            return self.directories[0]
-        return max(self.directories, key=_free_bytes)
+        self.send(Opened(name, self.epoch, self.jobs[name].kept))
 
     def _launch(self, message: Launch) -> None:
         if job := self.jobs.get(message.job):
@@ -352,12 +355,12 @@ class Agent:
 
     def _end_job(self, message: EndJob) -> None:
         if job := self.jobs.pop(message.job, None):
-            job.close()
+            job.close(keep=message.keep)
 
     def _close_sockets(self) -> None:
         if self._refusal is not None:
             self._refusal.close()
-        self._control.close(linger=0)
+        self._control.close(linger=FAREWELL_MILLISECONDS)
         if self._door is not None:
             self._door.close()
         self._shuffle.close()
@@ -370,27 +373,23 @@ class Agent:
         # A client that lives decides itself what becomes of the output; its news of the job's end may
         # have overtaken ours.
         for job in self.jobs.values():
-            job.abort() if self._client_is_gone else job.close()
+            job.abort() if self._client_is_gone else job.close(keep=True)
         self.jobs.clear()
         if self._spare is not None:
             self._spare.close()
+        if self._lifeline is None and not self.exit_code:
+            self.send(Leave(self.epoch))
         self._close_sockets()
-        places.clear_agent(self.directories[0])
-        for directory in self.directories[1:]:
-            shutil.rmtree(directory, ignore_errors=True)
+        for directory in self.directories:
+            places.clear_agent(directory)
+            with suppress(OSError):  # of use to a later run
+                os.rmdir(directory)
         os.close(self._lock)
         if self._client_is_gone:
             for path in self._leftovers:
                 shutil.rmtree(path, ignore_errors=True)
             if self._data:
                 places.prune(self._data)
-
-
-def _free_bytes(directory: str) -> int:
-    try:
-        return shutil.disk_usage(directory).free
-    except OSError:
-        return -1  # the drive is gone
 
 
 def run_agent(agent_arguments: dict[str, Any]) -> None:
