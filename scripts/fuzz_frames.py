@@ -1,6 +1,7 @@
 """Hostile frames from a seed: messages of every type, sound to the schema but not to sense, and damaged."""
 
 import random
+import re
 from collections.abc import Callable
 from functools import cache
 from typing import Any, get_args
@@ -107,7 +108,8 @@ class Mutator:
     def _text(self, info: inspect.StrType) -> str:
         if info.pattern is None:
             return self.random.choice(TEXTS)
-        return self.job if self.random.random() < 0.1 else self.random.choice(NAMES)
+        fitting = [text for text in (*NAMES, self.job) if re.search(info.pattern, text)]
+        return self.random.choice(fitting)
 
     # --- damage ------------------------------------------------------------------------------
 
