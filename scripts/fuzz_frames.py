@@ -38,6 +38,8 @@ NAMES = [
     "a" * 200,
     "-rf",
     "a:b",
+    "0123456789abcdef" * 4,  # of a bundle
+    "output/part-00000",
 ]
 NOT_NAMES = [".", "..", "job\n", "", "a/b", "/etc"]
 
