@@ -41,7 +41,7 @@ IMPURE = {
 
 # F39: whoever waits, times out or measures does it by clocks that only go forward.
 DECIDES_IN_TIME = {"core", "coordinator", "net", "worker"}
-WALL_CLOCK = {
+WALL_CLOCK = {f"time.{name}" for name in ("time", "time_ns", "localtime", "gmtime")} | {"datetime.now"}
     "time.time",
     "time.time_ns",
     "time.localtime",
