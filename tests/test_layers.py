@@ -42,13 +42,6 @@ IMPURE = {
 # F39: whoever waits, times out or measures does it by clocks that only go forward.
 DECIDES_IN_TIME = {"core", "coordinator", "net", "worker"}
 WALL_CLOCK = {f"time.{name}" for name in ("time", "time_ns", "localtime", "gmtime")} | {"datetime.now"}
-    "time.time",
-    "time.time_ns",
-    "time.localtime",
-    "time.gmtime",
-    "datetime.now",
-    "datetime.datetime.now",
-}
 
 UNSAFE_MODULES = {"dill", "marshal", "pickle", "shelve"}
 UNSAFE_CALLS = {
