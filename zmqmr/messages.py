@@ -16,6 +16,7 @@ AttemptNumber = Annotated[int, Meta(ge=1, le=1_000_000)]
 Count = Annotated[int, Meta(ge=0)]
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:-]{1,200}$")]
 Text = Annotated[str, Meta(max_length=256_000)]
+Version = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._+-]{0,100}$")]
 Counters = dict[str, dict[str, int]]  # group -> counter -> value
 
 
@@ -130,6 +131,8 @@ class Register(Message, frozen=True):
     shuffle: str  # endpoint where its agent takes frames
     version: str
     protocol: int = PROTOCOL
+    mrjob: Version = ""  # empty: the same as the coordinator's
+    python: Version = ""
 
 
 class Heartbeat(Message, frozen=True):
@@ -357,6 +360,9 @@ class Submit(Message, frozen=True):
     spec: JobSpec
     version: str
     protocol: int = PROTOCOL
+    host: Text = ""  # of the client
+    mrjob: Version = ""  # empty: the same as the coordinator's
+    python: Version = ""
 
 
 class Cancel(Message, frozen=True):
@@ -373,6 +379,29 @@ class Attach(Message, frozen=True):
 
 
 FromClient = Submit | Cancel | Attach
+
+
+class ListWorkers(Message, frozen=True):
+    """Answered with WorkerList."""
+
+
+class Drain(Message, frozen=True):
+    """The worker gets no new attempts; answered with WorkerList."""
+
+    worker: Name
+
+
+FromOperator = ListWorkers | Drain
+
+
+class Introduction(msgspec.Struct, frozen=True):
+    """What every release's first message says of its sender, whatever else that release puts into it."""
+
+    type: str
+    version: Version = ""
+    protocol: int = 0
+    worker: Text = ""
+    host: Text = ""
 
 
 class StageProgress(Struct, frozen=True):
@@ -420,13 +449,40 @@ class JobEnded(Message, frozen=True):
     stages: tuple[StageProgress, ...] = ()
 
 
+class Notice(Message, frozen=True):
+    """Something that the user should know about a job that goes on all the same."""
+
+    job: Name
+    text: Text
+
+
+class WorkerInfo(Struct, frozen=True):
+    """A worker as the coordinator sees it."""
+
+    name: Name
+    host: str
+    slots: Count
+    free: Count  # slots without an attempt
+    state: Literal["ready", "draining", "resuming"]
+    needed: bool  # it runs attempts, or holds data that a job will read
+    heard_seconds: float  # since it was last heard
+    shuffle: str
+    version: str = ""
+    python: str = ""
+
+
+class WorkerList(Message, frozen=True):
+    workers: tuple[WorkerInfo, ...]
+
+
 class JobUnknown(Message, frozen=True):
     """The coordinator does not know the job: its Submit was lost, or it ended long ago."""
 
     job: Name
 
 
-ToClient = Refused | JobUpdate | AttemptReport | JobEnded | JobUnknown
+ToClient = Refused | JobUpdate | AttemptReport | JobEnded | JobUnknown | Notice
+ToOperator = Refused | WorkerList
 
 
 # --- executor and attempt, over a socket pair and a pipe --------------------------------------

@@ -46,6 +46,10 @@ class Settings:
     worker_wait_seconds: float = 60.0  # a job waits this long for a worker
     state_directory: str = ""  # of repro bundles; empty: zmqmr in XDG_STATE_HOME or ~/.local/state
     status_port: int = 2680  # 0: no status page
+    keys: str = ""  # directory of this host's keys; empty: private sockets only
+    authorized_keys: str = ""  # path of the list of keys that may connect; empty: in that directory
+    max_peers: int = 4096  # connections that a listening TCP port takes at a time
+    answer_seconds: float = 120.0  # for a worker to take the records that were sent to it
     progress_seconds: float = 0.5  # between two progress reports of an attempt
 
     @property

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from zmqmr import __version__
-from zmqmr.cli import doctor, drill, replay
+from zmqmr.cli import coordinator, doctor, drain, drill, keygen, replay, worker, workers
 from zmqmr.errors import EXIT_INTERRUPTED, ZmqmrError
 
 
@@ -17,6 +17,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     doctor.add_command(commands)
     replay.add_command(commands)
     drill.add_command(commands)
+    coordinator.add_command(commands)
+    worker.add_command(commands)
+    keygen.add_command(commands)
+    workers.add_command(commands)
+    drain.add_command(commands)
     args = parser.parse_args(argv)
     try:
         status: int = args.run(args)

@@ -24,6 +24,8 @@ _KINDS: dict[str, type] = {
     for kind in (
         events.WorkerJoined,
         events.WorkerLost,
+        events.WorkerDrained,
+        events.JobsRemembered,
         events.Reported,
         events.JobSubmitted,
         events.JobCancelled,
@@ -67,12 +69,24 @@ class Journal:
 
     def append(self, events: list[tuple[float, Event]]) -> None:
         """Write events with their times, all or none. sqlite3.Error when they cannot be written."""
+        self._write(events, instead=False)
+
+    def replace(self, events: list[tuple[float, Event]]) -> None:
+        """Write these events instead of all that is there, or leave it: sqlite3.Error when that fails."""
+        self._write(events, instead=True)
+        with suppress(sqlite3.OperationalError):  # the room is given back another time
+            self._database.execute("VACUUM")
+            self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _write(self, events: list[tuple[float, Event]], instead: bool) -> None:
         rows = []
         for time, event in events:
             kind, body = type(event).__name__, _encode(event)
             rows.append((VERSION, time, kind, body, _checksum(time, kind, body)))
         self._database.execute("BEGIN")
         try:
+            if instead:
+                self._database.execute("DELETE FROM event")
             self._database.executemany(
                 "INSERT INTO event (version, time, kind, body, crc32) VALUES (?, ?, ?, ?, ?)", rows
             )

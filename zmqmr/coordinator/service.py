@@ -1,6 +1,7 @@
 """The coordinator's shell: frames become events, commands become frames, time passes. It decides nothing."""
 
 import signal
+import socket
 import sqlite3
 import sys
 import time
@@ -9,7 +10,7 @@ from typing import Any
 
 import zmq
 
-from zmqmr import __version__
+from zmqmr.coordinator.admission import may_say, misfit, misfit_of_another_release, other_pythons
 from zmqmr.coordinator.journal import Journal
 from zmqmr.core.events import (
     ClientAttached,
@@ -22,33 +23,46 @@ from zmqmr.core.events import (
     Reported,
     Tell,
     Tick,
+    WorkerDrained,
     WorkerJoined,
     WorkerLost,
 )
 from zmqmr.core.scheduler import Scheduler
 from zmqmr.errors import ProtocolError
 from zmqmr.messages import (
-    PROTOCOL,
     Attach,
     AttemptProgress,
     Beat,
     Cancel,
+    Drain,
     FromAgent,
     FromClient,
+    FromOperator,
     Heartbeat,
+    Introduction,
+    ListWorkers,
+    Notice,
     Refused,
     Register,
     Resync,
     Submit,
     Welcome,
+    WorkerInfo,
+    WorkerList,
     decode,
     encode,
 )
-from zmqmr.net.sockets import context, control_server, worker_identity
+from zmqmr.net.curve import Keys
+from zmqmr.net.endpoints import is_tcp
+from zmqmr.net.gate import Door, Gate, bound
+from zmqmr.net.notify import Notifier
+from zmqmr.net.sockets import context, control_server, receive, worker_identity
 from zmqmr.settings import Settings
 
 TICK_SECONDS = 0.1
 FRAMES_A_TURN = 256
+LONG_JOURNAL = 2000  # events after which a journal is shortened when no job is live
+NAMED_ONCE = 1000  # peers whose bad messages were said
 
 
 class Coordinator:
@@ -61,9 +75,12 @@ class Coordinator:
         lifeline: int | None,
         journal: str,
         note: Callable[[Any], None],
+        keys: Keys | None = None,
+        notifier: Notifier | None = None,
     ):
         """`lifeline`: a descriptor that closes when the coordinator must end. `journal`: its path; what it
-        holds is taken up again. `note`: is told whatever clients are told."""
+        holds is taken up again. `note`: is told whatever clients are told. `keys`: needed at an endpoint that
+        is not private. UsageError when it cannot listen there, or not safely."""
         self.settings = settings
         self.running = True
         self._scheduler = Scheduler(
@@ -80,8 +97,15 @@ class Coordinator:
         self._note = note
         self._later = 0.0  # what the clock must be moved on so that it never goes back, after a reboot
         self._tick_at = 0.0
+        self._written = 0  # events in the journal
+        self._host = socket.gethostname()[:200]
+        self._named: set[bytes] = set()
+        self._notifier = notifier or Notifier()
         self._replay()
-        self._socket = control_server(self._context, endpoint)
+        self._gate = Gate(self._context, keys) if keys is not None and is_tcp(endpoint) else None
+        self._socket = control_server(self._context, endpoint, settings, self._gate)
+        self._door = Door(self._socket, settings.max_peers) if is_tcp(endpoint) else None
+        self.endpoint = bound(self._socket) if is_tcp(endpoint) else endpoint
         self._lifeline = lifeline
 
     def run(self) -> None:
@@ -90,18 +114,30 @@ class Coordinator:
         poller.register(self._socket, zmq.POLLIN)
         if self._lifeline is not None:
             poller.register(self._lifeline, zmq.POLLIN)
+        if self._door is not None:
+            poller.register(self._door.signal, zmq.POLLIN)
         try:
             while self.running:
                 timeout = max(0.0, self._tick_at - time.monotonic())
                 ready = dict(poller.poll(int(timeout * 1000) + 1))
+                if self._door is not None:
+                    self._door.turn()
                 self._take_frames()
                 self._tick()
                 self._carry_out_all()
                 self.running = self.running and self._lifeline not in ready
         finally:
-            self._socket.close(linger=100)
-            self._context.term()
-            self._journal.close()
+            self._notifier.stopping()
+            self._close()
+
+    def _close(self) -> None:
+        if self._door is not None:
+            self._door.close()
+        self._socket.close(linger=100)
+        if self._gate is not None:
+            self._gate.close()
+        self._context.term()
+        self._journal.close()
 
     # --- the journal -------------------------------------------------------------------------
 
@@ -116,6 +152,7 @@ class Coordinator:
             self._scheduler.handle(event, last)
             count += 1
         self._journal.cut(count)
+        self._written = count
         if count:
             self._later = max(0.0, last - time.monotonic())
             self._handle(CoordinatorRestarted())
@@ -149,26 +186,48 @@ class Coordinator:
                 print(f"zmqmr coordinator: cannot write {path}: {error}; it goes on", file=sys.stderr)
             self._journal_is_behind = True
         else:
+            self._written += len(self._unwritten)
             self._unwritten = []
             self._journal_is_behind = False
+
+    def _shorten_journal(self) -> None:
+        """Without a live job, a few events say all that the journal does."""
+        if self._written <= LONG_JOURNAL or self._scheduler.jobs or self._unwritten:
+            return
+        now = self._now()
+        events = [(now, event) for event in self._scheduler.summary()]
+        try:
+            self._journal.replace(events)
+        except sqlite3.OperationalError as error:
+            print(f"zmqmr coordinator: cannot shorten {self._journal.path}: {error}", file=sys.stderr)
+            self._written = 0  # try again after as many events
+        else:
+            self._written = len(events)
 
     # --- what comes in -----------------------------------------------------------------------
 
     def _take_frames(self) -> None:
         for _ in range(FRAMES_A_TURN):
             try:
-                parts = self._socket.recv_multipart(zmq.NOBLOCK)
+                parts, key = receive(self._socket, guarded=self._gate is not None)
             except zmq.Again:
                 return
             if len(parts) == 2:
-                self._receive(*parts)
+                self._receive(parts[0], parts[1], key)
 
-    def _receive(self, peer: bytes, frame: bytes) -> None:
+    def _receive(self, peer: bytes, frame: bytes, key: bytes) -> None:
         try:
             message = decode(frame, _FromAnyone)
         except ProtocolError as error:
-            if peer.startswith(b"client:"):
-                self._send(peer, Refused(str(error)))
+            self._say_once(peer, f"sends what is no message: {error}")
+            reason = self._misfit_of(frame)
+            if reason or peer.startswith(b"client:"):
+                self._send(peer, Refused(reason or str(error)))
+            return
+        if self._gate is not None and not may_say(self._gate.keys.authorized.roles(key), type(message)):
+            kind = type(message).__name__
+            self._say_once(peer, f"may not send {kind}: its key {key.decode()} is not authorized for that")
+            self._send(peer, Refused(f"this key is not authorized for {kind}; see authorized_keys there"))
             return
         if isinstance(message, Register):
             self._register(peer, message)
@@ -178,26 +237,76 @@ class Coordinator:
             self._handle(JobCancelled(message.job, "killed on request"))
         elif isinstance(message, Attach):
             self._handle(ClientAttached(peer, message.job))
+        elif isinstance(message, ListWorkers | Drain):
+            self._look_after(peer, message)
         else:
             self._report(peer, message)
 
+    def _misfit_of(self, frame: bytes) -> str:
+        """Why the sender of what cannot be decoded does not fit, if it introduces itself."""
+        try:
+            return misfit_of_another_release(decode(frame, Introduction), self._host)
+        except ProtocolError:
+            return ""
+
+    def _say_once(self, peer: bytes, what: str) -> None:
+        if peer not in self._named and len(self._named) < NAMED_ONCE:
+            self._named.add(peer)
+            text = "".join(sign if sign.isprintable() else "?" for sign in what[:1000])
+            print(f"zmqmr coordinator: peer {ascii(peer)[2:-1]} {text}", file=sys.stderr, flush=True)
+
     def _register(self, peer: bytes, message: Register) -> None:
-        if message.protocol != PROTOCOL:
-            theirs = f"{message.worker} on {message.host} has zmqmr {message.version}"
-            self._send(peer, Refused(f"{theirs}, the coordinator {__version__}"))
+        if reason := misfit(message, self._host):
+            self._say_once(peer, f"is refused: {reason}")
+            self._send(peer, Refused(reason))
         elif peer == worker_identity(message.worker, message.epoch):
             self._send(peer, Welcome(message.epoch))
             self._handle(
-                WorkerJoined(message.worker, message.epoch, message.host, message.slots, message.shuffle)
+                WorkerJoined(
+                    message.worker,
+                    message.epoch,
+                    message.host,
+                    message.slots,
+                    message.shuffle,
+                    message.version,
+                    message.python,
+                )
             )
 
     def _submit(self, peer: bytes, message: Submit) -> None:
-        if message.protocol != PROTOCOL:
-            self._send(
-                peer, Refused(f"the client has zmqmr {message.version}, the coordinator {__version__}")
+        if reason := misfit(message, self._host):
+            self._say_once(peer, f"is refused: {reason}")
+            self._send(peer, Refused(reason))
+            return
+        workers = self._scheduler.workers.values()
+        pythons = {worker.name: worker.python for worker in workers if worker.python}
+        if warning := other_pythons(message.python, pythons):
+            self._send(peer, Notice(message.spec.job, warning))
+        self._handle(JobSubmitted(peer, message.spec))
+
+    def _look_after(self, peer: bytes, message: ListWorkers | Drain) -> None:
+        if isinstance(message, Drain):
+            if message.worker not in self._scheduler.workers:
+                self._send(peer, Refused(f"there is no worker {message.worker}; see: zmqmr workers"))
+                return
+            self._handle(WorkerDrained(message.worker))
+        now = self._now()
+        workers = tuple(
+            WorkerInfo(
+                name=worker.name,
+                host=worker.host,
+                slots=worker.slots,
+                free=worker.free,
+                state="resuming" if worker.resuming else "draining" if worker.draining else "ready",
+                needed=self._scheduler.needs(worker.name),
+                heard_seconds=max(0.0, now - worker.heard),
+                shuffle=worker.shuffle,
+                version=worker.version,
+                python=worker.python,
             )
-        else:
-            self._handle(JobSubmitted(peer, message.spec))
+            for worker in sorted(self._scheduler.workers.values(), key=lambda worker: worker.name)
+        )
+        self._send(peer, WorkerList(workers))
 
     def _report(self, peer: bytes, message: Any) -> None:
         """A worker's report. One that is not known, or no longer, must begin anew as another epoch."""
@@ -216,6 +325,10 @@ class Coordinator:
             for event in self._scheduler.due(self._now()):
                 self._handle(event)
             self._handle(Tick())
+            self._shorten_journal()
+            self._notifier.alive()
+            workers, jobs = len(self._scheduler.workers), len(self._scheduler.jobs)
+            self._notifier.ready(f"{workers} workers, {jobs} jobs")
 
     # --- what goes out -----------------------------------------------------------------------
 
@@ -248,7 +361,7 @@ def _is_news_only(event: Event) -> bool:
     )
 
 
-_FromAnyone = FromAgent | FromClient
+_FromAnyone = FromAgent | FromClient | FromOperator
 
 
 def run_coordinator(coordinator: Coordinator) -> None:

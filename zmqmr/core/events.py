@@ -11,6 +11,7 @@ from zmqmr.messages import (
     Committed,
     Heartbeat,
     Inventory,
+    JobEnded,
     JobSpec,
     OpenFailed,
 )
@@ -27,6 +28,8 @@ class WorkerJoined:
     host: str
     slots: int
     shuffle: str
+    version: str = ""
+    python: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,20 @@ class WorkerLost:
     """A worker has not been heard, or said goodbye."""
 
     worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerDrained:
+    """A worker is to leave: it gets no new work but what its data needs."""
+
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobsRemembered:
+    """What the events that a shortened journal no longer has said about ended jobs, the oldest first."""
+
+    jobs: tuple[JobEnded, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +129,8 @@ class Tick:
 Event = (
     WorkerJoined
     | WorkerLost
+    | WorkerDrained
+    | JobsRemembered
     | Reported
     | JobSubmitted
     | JobCancelled

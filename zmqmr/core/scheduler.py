@@ -17,10 +17,12 @@ from zmqmr.core.events import (
     Event,
     Inform,
     JobCancelled,
+    JobsRemembered,
     JobSubmitted,
     Reported,
     Tell,
     Tick,
+    WorkerDrained,
     WorkerJoined,
     WorkerLost,
     WorkersMissing,
@@ -84,6 +86,8 @@ class Scheduler:
         self._events: dict[type, Callable[[Any], None]] = {
             WorkerJoined: self._worker_joined,
             WorkerLost: self._worker_lost_event,
+            WorkerDrained: self._worker_drained,
+            JobsRemembered: self._jobs_remembered,
             Reported: self._reported,
             JobSubmitted: self._job_submitted,
             JobCancelled: self._job_cancelled,
@@ -124,10 +128,47 @@ class Scheduler:
             shuffle=event.shuffle,
             heard=self._now,
             free=event.slots,
+            version=event.version,
+            python=event.python,
         )
         for job in self.jobs.values():
             job.changed, job.waiting_since = True, None
             self._tell(event.worker, OpenJob(job.spec))
+
+    def _worker_drained(self, event: WorkerDrained) -> None:
+        if worker := self.workers.get(event.worker):
+            worker.draining = True
+            for job in self.jobs.values():
+                job.changed = True
+
+    def needs(self, name: str) -> bool:
+        """Whether a worker runs attempts or holds data that a job will read."""
+        return any(
+            self._held_data(job, name) or any(task.worker == name for task in job.stage.active.values())
+            for job in self.jobs.values()
+        )
+
+    def summary(self) -> list[Event]:
+        """Events that make another scheduler like this one, which has no job."""
+        events: list[Event] = [JobsRemembered(tuple(self.ended.values()))]
+        for worker in self.workers.values():
+            events.append(
+                WorkerJoined(
+                    worker.name,
+                    worker.epoch,
+                    worker.host,
+                    worker.slots,
+                    worker.shuffle,
+                    worker.version,
+                    worker.python,
+                )
+            )
+            if worker.draining:
+                events.append(WorkerDrained(worker.name))
+        return events
+
+    def _jobs_remembered(self, event: JobsRemembered) -> None:
+        self.ended.update((job.job, job) for job in event.jobs)
 
     def _worker_lost_event(self, event: WorkerLost) -> None:
         self._worker_lost(event.worker)
@@ -598,6 +639,8 @@ class Scheduler:
         job.changed, job.updated = False, self._now
         slots = sum(worker.slots for worker in self.workers.values())
         waiting = "" if self.workers else "no worker has joined"
+        if self.workers and all(worker.draining for worker in self.workers.values()):
+            waiting = "all workers are being drained"
         self._inform(job, JobUpdate(job.spec.job, job.progress(), slots, len(self.workers), waiting))
 
     # --- launching ---------------------------------------------------------------------------
@@ -613,13 +656,15 @@ class Scheduler:
 
     def _launch_one(self, job: Job) -> bool:
         stage = job.stage
-        if not stage.tasks and self.workers:
+        if not stage.tasks and self._ring():
             self._begin_stage(stage)
             self._stage_finished(job)
             return True
         if not stage.ready or not any(worker.takes_work for worker in self.workers.values()):
             return False
         if not stage.begun:
+            if not self._ring():
+                return False
             self._begin_stage(stage)
         for _ in range(len(stage.ready)):
             task = stage.ready.popleft()
@@ -632,10 +677,14 @@ class Scheduler:
 
     def _begin_stage(self, stage: Stage) -> None:
         """Partitions go round the slots of all workers, in the order of their names."""
-        ring = [worker.name for worker in sorted(self.workers.values(), key=lambda worker: worker.name)]
-        ring = [name for name in ring for _ in range(self.workers[name].slots)]
+        ring = self._ring()
         stage.owners = [ring[partition % len(ring)] for partition in range(stage.plan.partitions)]
         stage.begun = True
+
+    def _ring(self) -> list[str]:
+        """The workers that may own partitions, in the order of their names, each once for a slot."""
+        staying = sorted(name for name, worker in self.workers.items() if not worker.draining)
+        return [name for name in staying for _ in range(self.workers[name].slots)]
 
     def _worker_for(self, job: Job, stage: Stage, task: Task) -> Worker | None:
         """A worker with a free slot: the one that holds the task's input, or the least busy,
@@ -649,7 +698,7 @@ class Scheduler:
             )
             worker = self.workers.get(holder or "")
             return worker if worker is not None and worker.takes_work else None
-        free = [worker for worker in self.workers.values() if worker.takes_work]
+        free = [worker for worker in self.workers.values() if worker.takes_new_work]
         trusted = [name for name in self.workers if job.failed_on.get(name, 0) < self.exclude_failures]
         if trusted:  # with nowhere else to go, an excluded worker is better than none
             free = [worker for worker in free if worker.name in trusted]

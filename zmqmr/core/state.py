@@ -32,10 +32,17 @@ class Worker:
     heard: float  # when, seconds on the coordinator's clock
     free: int  # slots without an attempt
     resuming: bool = False  # it has not told the coordinator, which has started again, what it holds
+    draining: bool = False  # it is to leave: it gets only the work that its data needs
+    version: str = ""
+    python: str = ""
 
     @property
     def takes_work(self) -> bool:
         return self.free > 0 and not self.resuming
+
+    @property
+    def takes_new_work(self) -> bool:
+        return self.takes_work and not self.draining
 
 
 @dataclass(slots=True)

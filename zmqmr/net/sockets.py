@@ -1,17 +1,43 @@
-"""ZeroMQ sockets: every one is born here, with its limits."""
+"""ZeroMQ sockets: every one is born here, with its limits and its keys.
 
+An ipc socket is private by its directory. A TCP socket has CURVE, unless it is on the loopback interface of
+a process without keys.
+"""
+
+import itertools
+import time
 from typing import Any
 
 import zmq
 
-from zmqmr.errors import SpillError
+from zmqmr.errors import SpillError, UsageError
+from zmqmr.net.curve import Keys
+from zmqmr.net.endpoints import check_safe, is_tcp
+from zmqmr.net.gate import FAILED, Gate, Watch
+from zmqmr.settings import Settings
 
 CONTROL_BYTES = 256 * 1024**2  # largest control message: a job of very many inputs
 CONTROL_MESSAGES = 10_000  # high-water mark of a control connection
-ANSWER_MILLISECONDS = 120_000  # for an owner to take what was sent, with its drives as slow as they may be
 RECONNECT_MILLISECONDS = 2  # the first wait of a peer that came before the coordinator; it doubles
 RECONNECT_MAX_MILLISECONDS = 100
 FRAME_SLACK = 8 * 1024**2  # a shuffle frame may exceed the settings' size by what an attempt buffers
+
+# Of TCP connections.
+TCP_RECONNECT_MILLISECONDS = 100  # a refused key is tried again as often: libzmq waits longer only for a port
+TCP_RECONNECT_MAX_MILLISECONDS = 2000
+TCP_CONNECT_MILLISECONDS = 3000  # for a host to answer at all
+HANDSHAKE_MILLISECONDS = 10_000  # for a peer to say who it is
+KEEPALIVE_SECONDS = (30, 10, 3)  # idle, between probes; probes
+# A shuffle connection may be slow, with seconds of records in front of a heartbeat: whether its peer lives is
+# for the coordinator to say. It must only not stay half open for ever.
+BULK_HEARTBEAT_SECONDS = 10.0
+BULK_TIMEOUT_SECONDS = 60.0
+BULK_BUFFER_BYTES = 1024**2  # of the kernel, in each direction: what a slow link has in front of a heartbeat
+
+ANSWER_SECONDS = Settings().answer_seconds
+
+EVERYBODY = frozenset({"client", "worker", "coordinator"})
+WORKERS = frozenset({"worker"})
 
 
 def context() -> "zmq.Context[zmq.Socket[bytes]]":
@@ -27,22 +53,99 @@ def _bounded(socket: "zmq.Socket[bytes]", messages: int, message_bytes: int) -> 
     return socket
 
 
-def control_server(context: "zmq.Context[Any]", endpoint: str) -> "zmq.Socket[bytes]":
-    """The coordinator's socket. Sending to a peer that is gone raises EHOSTUNREACH, to one that
-    does not read EAGAIN, instead of losing the message."""
-    socket = _bounded(context.socket(zmq.ROUTER), CONTROL_MESSAGES, CONTROL_BYTES)
-    socket.set(zmq.ROUTER_MANDATORY, 1)
-    socket.bind(endpoint)
+def _over_tcp(socket: "zmq.Socket[bytes]", endpoint: str, interval: float, timeout: float) -> None:
+    """Find out when the other host is gone. `interval`, `timeout`: of ZMTP's heartbeats, in seconds."""
+    idle, between, probes = KEEPALIVE_SECONDS
+    socket.set(zmq.IPV6, "[" in endpoint)
+    socket.set(zmq.TCP_KEEPALIVE, 1)
+    socket.set(zmq.TCP_KEEPALIVE_IDLE, idle)
+    socket.set(zmq.TCP_KEEPALIVE_INTVL, between)
+    socket.set(zmq.TCP_KEEPALIVE_CNT, probes)
+    socket.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MILLISECONDS)
+    socket.set(zmq.HEARTBEAT_IVL, max(1, int(interval * 1000)))
+    socket.set(zmq.HEARTBEAT_TIMEOUT, max(1, int(timeout * 1000)))
+    socket.set(zmq.HEARTBEAT_TTL, min(6_000_000, max(100, int(timeout * 1000))))
+    socket.set(zmq.TCP_MAXRT, max(1, int(2 * timeout * 1000)))
+    socket.set(zmq.CONNECT_TIMEOUT, TCP_CONNECT_MILLISECONDS)
+
+
+def _control_over_tcp(socket: "zmq.Socket[bytes]", endpoint: str, settings: Settings) -> None:
+    _over_tcp(socket, endpoint, settings.heartbeat_seconds, settings.worker_timeout_seconds)
+
+
+def _bulk_over_tcp(socket: "zmq.Socket[bytes]", endpoint: str) -> None:
+    _over_tcp(socket, endpoint, BULK_HEARTBEAT_SECONDS, BULK_TIMEOUT_SECONDS)
+    socket.set(zmq.SNDBUF, BULK_BUFFER_BYTES)
+    socket.set(zmq.RCVBUF, BULK_BUFFER_BYTES)
+
+
+def _listen(
+    socket: "zmq.Socket[bytes]", endpoint: str, gate: Gate | None, name: str, roles: frozenset[str]
+) -> "zmq.Socket[bytes]":
+    """Guard and bind a socket, and prove that it is guarded."""
+    try:
+        check_safe(endpoint, gate is not None)
+        guarded = gate if is_tcp(endpoint) else None
+        if guarded is not None:
+            guarded.guard(socket, name, roles)
+        try:
+            socket.bind(endpoint)
+        except zmq.ZMQError as error:
+            raise UsageError(
+                f"cannot listen at {endpoint}: {error.strerror}; give an address of this host and a port that"
+                " is free (is another coordinator or worker running here?)"
+            ) from error
+        if guarded is not None:
+            guarded.check(socket)
+    except BaseException:
+        socket.close()
+        raise
     return socket
 
 
-def control_client(context: "zmq.Context[Any]", endpoint: str, identity: bytes) -> "zmq.Socket[bytes]":
+def _reconnecting(socket: "zmq.Socket[bytes]", endpoint: str) -> None:
+    if is_tcp(endpoint):
+        socket.set(zmq.RECONNECT_IVL, TCP_RECONNECT_MILLISECONDS)
+        socket.set(zmq.RECONNECT_IVL_MAX, TCP_RECONNECT_MAX_MILLISECONDS)
+    else:
+        socket.set(zmq.RECONNECT_IVL, RECONNECT_MILLISECONDS)
+        socket.set(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MILLISECONDS)
+
+
+def _identify(socket: "zmq.Socket[bytes]", keys: Keys, server: bytes) -> None:
+    socket.curve_publickey, socket.curve_secretkey = keys.public, keys.secret
+    socket.curve_serverkey = server
+
+
+def control_server(
+    context: "zmq.Context[Any]", endpoint: str, settings: Settings | None = None, gate: Gate | None = None
+) -> "zmq.Socket[bytes]":
+    """The coordinator's socket. Sending to a peer that is gone raises EHOSTUNREACH, to one that
+    does not read EAGAIN, instead of losing the message. UsageError when it cannot listen, or not safely."""
+    socket = _bounded(context.socket(zmq.ROUTER), CONTROL_MESSAGES, CONTROL_BYTES)
+    socket.set(zmq.ROUTER_MANDATORY, 1)
+    if is_tcp(endpoint):
+        _control_over_tcp(socket, endpoint, settings or Settings())
+    return _listen(socket, endpoint, gate, "control", EVERYBODY)
+
+
+def control_client(
+    context: "zmq.Context[Any]",
+    endpoint: str,
+    identity: bytes,
+    settings: Settings | None = None,
+    keys: Keys | None = None,
+) -> "zmq.Socket[bytes]":
     """An agent's or client's connection to the coordinator. `identity` is never used twice: two
     peers of one identity lose each other's messages silently."""
+    check_safe(endpoint, keys is not None)
     socket = _bounded(context.socket(zmq.DEALER), CONTROL_MESSAGES, CONTROL_BYTES)
     socket.set(zmq.IDENTITY, identity)
-    socket.set(zmq.RECONNECT_IVL, RECONNECT_MILLISECONDS)
-    socket.set(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MILLISECONDS)
+    _reconnecting(socket, endpoint)
+    if is_tcp(endpoint):
+        _control_over_tcp(socket, endpoint, settings or Settings())
+        if keys is not None:
+            _identify(socket, keys, keys.of("coordinator"))
     socket.connect(endpoint)
     return socket
 
@@ -53,35 +156,77 @@ def worker_identity(worker: str, epoch: int) -> bytes:
 
 
 def shuffle_server(
-    context: "zmq.Context[Any]", endpoint: str, frames: int, payload_bytes: int
+    context: "zmq.Context[Any]", endpoint: str, frames: int, payload_bytes: int, gate: Gate | None = None
 ) -> "zmq.Socket[bytes]":
     """Where an agent takes frames. Bulk data has a socket of its own, so heartbeats never queue behind it."""
     socket = _bounded(context.socket(zmq.ROUTER), frames, payload_bytes + FRAME_SLACK)
-    socket.bind(endpoint)
-    return socket
+    if is_tcp(endpoint):
+        _bulk_over_tcp(socket, endpoint)
+    return _listen(socket, endpoint, gate, "shuffle", WORKERS)
 
 
 def shuffle_client(
-    context: "zmq.Context[Any]", endpoint: str, frames: int, payload_bytes: int
+    context: "zmq.Context[Any]",
+    endpoint: str,
+    frames: int,
+    payload_bytes: int,
+    keys: Keys | None = None,
+    answer_seconds: float = ANSWER_SECONDS,
 ) -> "zmq.Socket[bytes]":
     """An attempt's connection to an owner. A full connection blocks the sender: backpressure.
 
     Call `hand_over` before it is closed: libzmq drops what a receiver that is at its high-water mark has
-    not read when the sender goes, whatever the sender's linger."""
-    socket = _bounded(context.socket(zmq.DEALER), frames, payload_bytes + FRAME_SLACK)
-    socket.set(zmq.RECONNECT_IVL, RECONNECT_MILLISECONDS)
-    socket.connect(endpoint)
-    hand_over(socket)  # it is connected now, whatever the job does to its descriptors later
-    return socket
+    not read when the sender goes, whatever the sender's linger. SpillError when the owner does not answer."""
+    check_safe(endpoint, keys is not None)
+    deadline = time.monotonic() + answer_seconds
+    for key in itertools.cycle(keys.candidates("worker") if keys is not None and is_tcp(endpoint) else [b""]):
+        socket = _bounded(context.socket(zmq.DEALER), frames, payload_bytes + FRAME_SLACK)
+        _reconnecting(socket, endpoint)
+        if is_tcp(endpoint):
+            _bulk_over_tcp(socket, endpoint)
+        if keys is not None and key:
+            _identify(socket, keys, key)
+        try:
+            if _greeted(socket, endpoint, deadline, watched=bool(key)):
+                return socket
+        except BaseException:
+            socket.close()
+            raise
+        socket.close()
+        time.sleep(TCP_RECONNECT_MILLISECONDS / 1000)
+    raise AssertionError("a cycle of one or more does not end")
 
 
-def hand_over(socket: "zmq.Socket[bytes]") -> None:
+def _greeted(socket: "zmq.Socket[bytes]", endpoint: str, deadline: float, watched: bool) -> bool:
+    """Connect, and have the owner answer: it is connected then, whatever the job does to its descriptors
+    later. False when the owner has another key. SpillError when it refuses ours, or does not answer."""
+    watch = Watch(socket, FAILED) if watched else None
+    try:
+        socket.connect(endpoint)
+        socket.send(b"")
+        poller = zmq.Poller()
+        poller.register(socket, zmq.POLLIN)
+        if watch is not None:
+            poller.register(watch.socket, zmq.POLLIN)
+        ready = dict(poller.poll(max(0, int((deadline - time.monotonic()) * 1000))))
+        if socket in ready:
+            socket.recv()
+            return True
+        if not ready:
+            raise SpillError(f"the owner of a partition, at {endpoint}, does not answer")
+        if watch is not None and watch.next() == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+            raise SpillError(f"the owner of a partition, at {endpoint}, refuses this worker's key")
+        return False
+    finally:
+        if watch is not None:
+            watch.close()
+
+
+def hand_over(socket: "zmq.Socket[bytes]", answer_seconds: float = ANSWER_SECONDS) -> None:
     """Wait until the receiver has taken every frame. SpillError when it does not answer."""
     socket.send(b"")
-    if not socket.poll(ANSWER_MILLISECONDS):
-        raise SpillError(
-            f"the owner of a partition has not answered for {ANSWER_MILLISECONDS // 1000} seconds"
-        )
+    if not socket.poll(int(answer_seconds * 1000)):
+        raise SpillError(f"the owner of a partition has not answered for {answer_seconds:g} seconds")
     socket.recv()
 
 
@@ -92,3 +237,12 @@ def acknowledge(socket: "zmq.Socket[bytes]", peer: bytes) -> None:
     except zmq.ZMQError as error:
         if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):  # it was killed meanwhile
             raise
+
+
+def receive(socket: "zmq.Socket[bytes]", guarded: bool) -> tuple[list[bytes], bytes]:
+    """The parts of the next message and the public key of who sent it, b"" on a socket that is not guarded.
+    zmq.Again when there is none."""
+    if not guarded:
+        return socket.recv_multipart(zmq.NOBLOCK), b""
+    parts = socket.recv_multipart(zmq.NOBLOCK, copy=False)
+    return [part.bytes for part in parts], str(parts[-1].get("User-Id")).encode()

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import zmq
+from mrjob import __version__ as mrjob_version
 
 from zmqmr import __version__
 from zmqmr.errors import EXIT_UNREACHABLE, ProtocolError, SpillError
@@ -38,11 +39,17 @@ from zmqmr.messages import (
     decode,
     encode,
 )
+from zmqmr.net.curve import Keys
+from zmqmr.net.endpoints import is_tcp
 from zmqmr.net.frames import CorruptFrame, largest_payload, unpack
+from zmqmr.net.gate import Door, Gate, Refusal, bound
+from zmqmr.net.notify import Notifier
 from zmqmr.net.sockets import (
+    WORKERS,
     acknowledge,
     context,
     control_client,
+    receive,
     shuffle_server,
     worker_identity,
 )
@@ -67,15 +74,20 @@ class Agent:
         lifeline: int | None,
         spare: ExecutorProcess | None,
         leftovers: Sequence[str] = (),
+        keys: Keys | None = None,
+        notifier: Notifier | None = None,
+        more_directories: Sequence[str] = (),
     ):
         """`coordinator`, `shuffle`: endpoints. `directory`: where jobs live, the agent's own.
         `lifeline`: a descriptor that closes when the agent must end. `spare`: an executor started
         ahead for the first job. `leftovers`: directories that the client removes when it
-        ends; if it ends without a word, the agent does."""
+        ends; if it ends without a word, the agent does. `keys`: needed at endpoints that are not private.
+        `more_directories`: on other drives; a job goes to the one with the most room.
+        UsageError when the agent cannot listen, or not safely."""
         self.settings = settings
         self.name = name
         self.slots = slots
-        self.directory = directory
+        self.directories = (directory, *more_directories)
         self.epoch = int.from_bytes(os.urandom(6), "big")
         self.jobs: dict[str, HostedJob] = {}
         self._lifeline = lifeline
@@ -83,15 +95,22 @@ class Agent:
         self._leftovers = leftovers
         self._client_is_gone = False
         self._running = True
-        self._shuffle_endpoint = shuffle
+        self._coordinator = coordinator
+        self._notifier = notifier or Notifier()
         self._context = context()
-        self._control = control_client(self._context, coordinator, worker_identity(name, self.epoch))
+        self._gate = Gate(self._context, keys) if keys is not None and is_tcp(shuffle) else None
         self._shuffle = shuffle_server(
             self._context,
             shuffle,
             settings.frames_in_flight,
             largest_payload(settings),
+            self._gate,
         )
+        self._door = Door(self._shuffle, settings.max_peers) if is_tcp(shuffle) else None
+        self._shuffle_endpoint = bound(self._shuffle) if is_tcp(shuffle) else shuffle
+        identity = worker_identity(name, self.epoch)
+        self._control = control_client(self._context, coordinator, identity, settings, keys)
+        self._refusal = Refusal(self._control) if is_tcp(coordinator) else None
         self._commits: list[Commit] = []  # waiting for their last frames
         self._heartbeat_at = 0.0
         self._answered_at = time.monotonic()  # when the coordinator last answered
@@ -119,6 +138,7 @@ class Agent:
             while self._running:
                 ready = self._wait()
                 self._beat()
+                self._watch_connections()
                 self._take_control_messages()
                 self._take_frames()
                 self._finish_commits()
@@ -132,6 +152,8 @@ class Agent:
         poller = zmq.Poller()
         poller.register(self._control, zmq.POLLIN)
         poller.register(self._shuffle, zmq.POLLIN)
+        if self._door is not None:
+            poller.register(self._door.signal, zmq.POLLIN)
         if self._lifeline is not None:
             poller.register(self._lifeline, zmq.POLLIN)
         for job in self.jobs.values():
@@ -146,7 +168,17 @@ class Agent:
             self._heartbeat_at = now + self.settings.heartbeat_seconds
             self.send(Heartbeat(self.epoch))
             if now - self._answered_at > self.settings.lease_seconds:
-                self._give_up("the coordinator has not answered for the lease")
+                seconds = self.settings.lease_seconds
+                self._give_up(
+                    f"the coordinator at {self._coordinator} has not answered for {seconds:g} seconds"
+                )
+
+    def _watch_connections(self) -> None:
+        self._notifier.alive()
+        if self._door is not None:
+            self._door.turn()
+        if self._refusal is not None and (reason := self._refusal.seen()):
+            self._give_up(f"the coordinator at {self._coordinator} refuses the connection: {reason}")
 
     def _take_control_messages(self) -> None:
         while self._running:
@@ -160,9 +192,11 @@ class Agent:
     def _take_frames(self) -> None:
         for _ in range(FRAMES_A_TURN):
             try:
-                peer, *parts = self._shuffle.recv_multipart(zmq.NOBLOCK)
+                (peer, *parts), key = receive(self._shuffle, guarded=self._gate is not None)
             except zmq.Again:
                 return
+            if self._gate is not None and not self._gate.keys.authorized.roles(key) & WORKERS:
+                continue  # its key was revoked while it was connected
             if parts == [b""]:
                 acknowledge(self._shuffle, peer)
                 continue
@@ -221,11 +255,14 @@ class Agent:
                 slots=self.slots,
                 shuffle=self._shuffle_endpoint,
                 version=__version__,
+                mrjob=mrjob_version,
+                python="{}.{}.{}".format(*sys.version_info[:3]),
             )
         )
 
     def _answered(self, message: Welcome | Beat) -> None:
         self._answered_at = time.monotonic()
+        self._notifier.ready(f"registered with {self._coordinator}, {len(self.jobs)} jobs")
 
     def _resync(self, message: Resync) -> None:
         self._answered_at = time.monotonic()
@@ -253,8 +290,14 @@ class Agent:
         if message.spec.job not in self.jobs:
             spare, self._spare = self._spare, None
             self.jobs[message.spec.job] = HostedJob(
-                message.spec, self.directory, self.settings, self.slots, self.epoch, self.send, spare
+                message.spec, self._roomiest(), self.settings, self.slots, self.epoch, self.send, spare
             )
+
+    def _roomiest(self) -> str:
+        """The directory on the drive with the most room."""
+        if len(self.directories) == 1:
+            return self.directories[0]
+        return max(self.directories, key=_free_bytes)
 
     def _launch(self, message: Launch) -> None:
         if job := self.jobs.get(message.job):
@@ -287,7 +330,19 @@ class Agent:
         if job := self.jobs.pop(message.job, None):
             job.close()
 
+    def _close_sockets(self) -> None:
+        if self._refusal is not None:
+            self._refusal.close()
+        self._control.close(linger=0)
+        if self._door is not None:
+            self._door.close()
+        self._shuffle.close()
+        if self._gate is not None:
+            self._gate.close()
+        self._context.term()
+
     def _clean_up(self) -> None:
+        self._notifier.stopping()
         # A client that lives decides itself what becomes of the output; its news of the job's end may
         # have overtaken ours.
         for job in self.jobs.values():
@@ -295,13 +350,19 @@ class Agent:
         self.jobs.clear()
         if self._spare is not None:
             self._spare.close()
-        self._control.close(linger=0)
-        self._shuffle.close()
-        self._context.term()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        self._close_sockets()
+        for directory in self.directories:
+            shutil.rmtree(directory, ignore_errors=True)
         if self._client_is_gone:
             for path in self._leftovers:
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def _free_bytes(directory: str) -> int:
+    try:
+        return shutil.disk_usage(directory).free
+    except OSError:
+        return -1  # the drive is gone
 
 
 def run_agent(agent_arguments: dict[str, Any]) -> None:

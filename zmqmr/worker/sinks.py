@@ -9,6 +9,7 @@ from zlib import crc32
 from zmqmr.data.codecs import json_dumps, line_writer, writer_kind
 from zmqmr.errors import LineTooLong
 from zmqmr.messages import FrameCount, Partitioner
+from zmqmr.net.curve import load_keys
 from zmqmr.net.frames import BUFFERED_BYTES, largest_payload, pack
 from zmqmr.net.sockets import context, hand_over, shuffle_client
 from zmqmr.worker.partitions import spill_error
@@ -152,7 +153,12 @@ class Shuffle:
                 self._context = context()
             settings = self._attempt.settings
             socket = self._sockets[endpoint] = shuffle_client(
-                self._context, endpoint, settings.frames_in_flight, self._largest
+                self._context,
+                endpoint,
+                settings.frames_in_flight,
+                self._largest,
+                load_keys(settings.keys, "worker", settings.authorized_keys) if settings.keys else None,
+                settings.answer_seconds,
             )
         return socket
 
@@ -160,7 +166,7 @@ class Shuffle:
         """Send the rest, wait until it is handed over; what was sent to each partition."""
         self._flush()
         for socket in self._sockets.values():
-            hand_over(socket)
+            hand_over(socket, self._attempt.settings.answer_seconds)
             socket.close()
         if self._context is not None:
             self._context.term()

@@ -1,0 +1,207 @@
+"""The gate of a process that listens: who gets in, how many at a time, and the proof that it is shut.
+
+libzmq lets every key in unless somebody answers its question: the handler here does, in a thread of its
+own, so that a busy loop keeps nobody waiting. What a peer that is in may say is checked for each message.
+"""
+
+import struct
+import sys
+from typing import Any
+
+import zmq
+
+from zmqmr.errors import UsageError
+from zmqmr.net.curve import Keys
+
+SELF_TEST_SECONDS = 10.0
+FAILED = (
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+)
+_STRANGERS_NAMED = 100  # refused keys that are named once each, so that a flood does not fill the log
+_EVENT = struct.Struct("=HI")
+
+
+class _Domain:
+    """Answers for one socket: the roles whose keys may connect. What pyzmq calls a credentials provider."""
+
+    def __init__(self, keys: Keys, roles: frozenset[str], name: str, named: set[bytes]):
+        """`named`: refused keys that need not be named any more."""
+        self._keys, self._roles, self._name, self._named = keys, roles, name, named
+
+    def callback(self, domain: str, key: bytes) -> bool:
+        allowed = bool(self._keys.authorized.roles(key) & self._roles)
+        if not allowed and key not in self._named and len(self._named) < _STRANGERS_NAMED:
+            self._named.add(key)
+            print(
+                f"zmqmr: the key {key.decode()} is not authorized for the {self._name} socket and is refused",
+                file=sys.stderr,
+                flush=True,
+            )
+        return allowed
+
+
+class Gate:
+    """The one handler of a ZeroMQ context. Open it before any of the sockets that it guards is bound, and
+    close it after the last of them is closed."""
+
+    def __init__(self, context: "zmq.Context[Any]", keys: Keys):
+        from zmq.auth.thread import ThreadAuthenticator  # asyncio too, which a local job can do without
+
+        self.keys = keys
+        self._context = context
+        self._handler = ThreadAuthenticator(context)
+        self._handler.start()
+        self._named: set[bytes] = set()
+
+    def guard(self, socket: "zmq.Socket[bytes]", name: str, roles: frozenset[str]) -> None:
+        """Let only keys of `roles` connect to `socket`, which is not bound yet. `name`: of it, for people."""
+        domain = f"zmqmr-{name}"
+        socket.curve_secretkey = self.keys.secret
+        socket.curve_publickey = self.keys.public
+        socket.curve_server = True
+        socket.zap_domain = domain.encode()
+        self._handler.configure_curve_callback(domain, _Domain(self.keys, roles, name, self._named))
+
+    def check(self, socket: "zmq.Socket[bytes]") -> None:
+        """Knock at `socket`, which is bound, with a key that nobody knows. UsageError when it gets in."""
+        endpoint = reachable(socket)
+        public, secret = zmq.curve_keypair()
+        self._named.add(public)  # this one is expected
+        stranger = self._context.socket(zmq.DEALER)
+        stranger.set(zmq.LINGER, 0)
+        stranger.set(zmq.RECONNECT_IVL, -1)
+        stranger.curve_publickey, stranger.curve_secretkey = public, secret
+        stranger.curve_serverkey = self.keys.public
+        watch = Watch(stranger, FAILED | zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        try:
+            stranger.connect(endpoint)
+            event = watch.next(SELF_TEST_SECONDS)
+        finally:
+            watch.close()
+            stranger.close()
+        if event != zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+            what = "was let in" if event == zmq.EVENT_HANDSHAKE_SUCCEEDED else "got no answer"
+            raise UsageError(
+                f"a random key {what} at {endpoint}: the port is not safe, so it is not opened;"
+                " check the keys and what else listens there"
+            )
+
+    def close(self) -> None:
+        self._handler.stop()
+
+
+class Watch:
+    """What libzmq says about the connections of a socket, by way of a socket that never makes it wait."""
+
+    def __init__(self, socket: "zmq.Socket[bytes]", events: int):
+        self._watched = socket
+        name = f"inproc://watch-{id(self)}"
+        socket.monitor(name, events)
+        self.socket = socket.context.socket(zmq.PAIR)
+        self.socket.set(zmq.RCVHWM, 0)
+        self.socket.set(zmq.LINGER, 0)
+        self.socket.connect(name)
+
+    def next(self, seconds: float = 0.0) -> int:
+        """The next event, 0 when none comes in so many seconds."""
+        return self.next_of(seconds)[0]
+
+    def next_of(self, seconds: float = 0.0) -> tuple[int, int]:
+        """The next event and the descriptor, or error, that it is about; (0, 0) when none comes."""
+        if not self.socket.poll(int(seconds * 1000)):
+            return 0, 0
+        event, value = _EVENT.unpack(self.socket.recv_multipart()[0])
+        return event, value
+
+    def close(self) -> None:
+        self._watched.monitor(None, 0)
+        self.socket.close()
+
+
+class Refusal:
+    """Whether a client's connection is refused for its key, which libzmq itself would retry for ever."""
+
+    def __init__(self, socket: "zmq.Socket[bytes]"):
+        self._watch = Watch(socket, FAILED)
+
+    def seen(self) -> str:
+        """Why the peer refuses the connection; "" while it has not."""
+        while event := self._watch.next():
+            if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+                return "it does not know our key; add it to authorized_keys there"
+            if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
+                return "it does not speak our protocol, or has keys and we have none, or the other way round"
+        return ""
+
+    def close(self) -> None:
+        self._watch.close()
+
+
+class Door:
+    """Bounds the peers of a listening socket: at the limit it stops listening until some have gone. Those
+    that are in stay; whoever knocks meanwhile tries again by itself."""
+
+    def __init__(self, socket: "zmq.Socket[bytes]", peers: int):
+        """`socket`: bound to a TCP port. `peers`: connections at a time, handshakes included."""
+        self._socket = socket
+        self._peers = peers
+        self._endpoint = bound(socket)
+        self._watch = Watch(socket, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
+        self._inside: set[int] = set()
+        self.is_open = True
+
+    @property
+    def signal(self) -> Any:
+        """What to poll: readable when there is something to do."""
+        return self._watch.socket
+
+    @property
+    def peers(self) -> int:
+        return len(self._inside)
+
+    def turn(self) -> None:
+        """Count who came and went; shut or open."""
+        while True:
+            event, descriptor = self._watch.next_of()
+            if event == zmq.EVENT_ACCEPTED:
+                self._inside.add(descriptor)
+            elif event == zmq.EVENT_DISCONNECTED:
+                self._inside.discard(descriptor)
+            else:
+                break
+        if self.is_open and self.peers >= self._peers:
+            self._socket.unbind(self._endpoint)
+            self.is_open = False
+            print(
+                f"zmqmr: {self.peers} peers are connected to {self._endpoint}; no more are taken until some"
+                " have gone (ZMQMR_MAX_PEERS)",
+                file=sys.stderr,
+                flush=True,
+            )
+        elif not self.is_open and self.peers < self._peers:
+            self._open()
+
+    def _open(self) -> None:
+        try:
+            self._socket.bind(self._endpoint)
+            self.is_open = True
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EADDRINUSE:  # libzmq has not closed it yet: next turn
+                raise
+
+    def close(self) -> None:
+        self._watch.close()
+
+
+def bound(socket: "zmq.Socket[bytes]") -> str:
+    """The endpoint that a socket is bound to, its port known."""
+    endpoint = socket.get(zmq.LAST_ENDPOINT)
+    assert isinstance(endpoint, bytes)
+    return endpoint.rstrip(b"\0").decode()
+
+
+def reachable(socket: "zmq.Socket[bytes]") -> str:
+    """An endpoint at which this host reaches the socket."""
+    return bound(socket).replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
