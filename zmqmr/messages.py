@@ -141,6 +141,12 @@ class Heartbeat(Message, frozen=True):
     epoch: int
 
 
+class Leave(Message, frozen=True):
+    """The worker ends in order: what it holds is about to be gone."""
+
+    epoch: int
+
+
 class AttemptProgress(Message, frozen=True):
     job: Name
     task: Name
@@ -244,6 +250,7 @@ class Inventory(Message, frozen=True):
 FromAgent = (
     Register
     | Heartbeat
+    | Leave
     | AttemptProgress
     | AttemptDone
     | AttemptFailed

@@ -25,6 +25,7 @@ class Settings:
 
     heartbeat_seconds: float = 1.0  # between two heartbeats of an agent
     heartbeats_missed: int = 5  # this many missed: the worker is lost
+    patience_seconds: float = 30.0  # of a worker with a silent coordinator, at least; then it begins anew
     max_attempts: int = 4  # failures of one task that fail the job
     exclude_failures: int = 3  # of one job on one worker, after which the job prefers other workers
     task_memory_bytes: int = 0  # address space that an attempt may have; 0: no limit
@@ -68,7 +69,7 @@ class Settings:
         """Silence of the coordinator after which an agent ends its attempts: long enough for it to be
         started again. A worker that was given up is refused when it is heard again, so nothing it does
         in between counts."""
-        return max(30.0, 2 * self.worker_timeout_seconds)
+        return max(self.patience_seconds, 2 * self.worker_timeout_seconds)
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] = os.environ) -> "Settings":

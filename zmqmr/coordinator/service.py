@@ -40,6 +40,7 @@ from zmqmr.messages import (
     FromOperator,
     Heartbeat,
     Introduction,
+    Leave,
     ListWorkers,
     Notice,
     Refused,
@@ -314,6 +315,9 @@ class Coordinator:
         worker = self._scheduler.workers.get(name)
         if worker is None or peer != worker_identity(name, worker.epoch):
             self._send(peer, Refused("the coordinator has given this worker up, or never knew it"))
+            return
+        if isinstance(message, Leave):
+            self._handle(WorkerLost(name))
             return
         self._handle(Reported(name, message))
         if isinstance(message, Heartbeat):

@@ -4,8 +4,15 @@ libzmq lets every key in unless somebody answers its question: the handler here 
 own, so that a busy loop keeps nobody waiting. What a peer that is in may say is checked for each message.
 """
 
+import ctypes
+import itertools
+import os
+import stat
 import struct
 import sys
+import time
+from socket import AF_INET, AF_INET6, SO_ACCEPTCONN, SOL_SOCKET
+from socket import socket as Socket
 from typing import Any
 
 import zmq
@@ -14,6 +21,7 @@ from zmqmr.errors import UsageError
 from zmqmr.net.curve import Keys
 
 SELF_TEST_SECONDS = 10.0
+SAY_SECONDS = 60.0  # between two complaints about too many peers
 FAILED = (
     zmq.EVENT_HANDSHAKE_FAILED_AUTH
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
@@ -21,6 +29,11 @@ FAILED = (
 )
 _STRANGERS_NAMED = 100  # refused keys that are named once each, so that a flood does not fill the log
 _EVENT = struct.Struct("=HI")
+# A socket filter of the kernel: one instruction, "return 0", keeps nothing of any packet.
+_SO_ATTACH_FILTER, _SO_DETACH_FILTER = 26, 27
+_DROP_ALL = struct.pack("=HBBI", 0x06, 0, 0, 0)
+_FILTER_PROGRAM = struct.Struct("@HP")
+_watches = itertools.count()  # libzmq frees a name later than Python an object
 
 
 class _Domain:
@@ -97,7 +110,7 @@ class Watch:
 
     def __init__(self, socket: "zmq.Socket[bytes]", events: int):
         self._watched = socket
-        name = f"inproc://watch-{id(self)}"
+        name = f"inproc://watch-{next(_watches)}"
         socket.monitor(name, events)
         self.socket = socket.context.socket(zmq.PAIR)
         self.socket.set(zmq.RCVHWM, 0)
@@ -121,7 +134,7 @@ class Watch:
 
 
 class Refusal:
-    """Whether a client's connection is refused for its key, which libzmq itself would retry for ever."""
+    """Whether a client's connection is refused for its key: libzmq says nothing and ends it for good."""
 
     def __init__(self, socket: "zmq.Socket[bytes]"):
         self._watch = Watch(socket, FAILED)
@@ -140,16 +153,17 @@ class Refusal:
 
 
 class Door:
-    """Bounds the peers of a listening socket: at the limit it stops listening until some have gone. Those
-    that are in stay; whoever knocks meanwhile tries again by itself."""
+    """Bounds the peers of a listening socket: at the limit the kernel drops what comes to the port until some
+    have gone. Those that are in stay; whoever knocks meanwhile tries again by itself."""
 
     def __init__(self, socket: "zmq.Socket[bytes]", peers: int):
         """`socket`: bound to a TCP port. `peers`: connections at a time, handshakes included."""
-        self._socket = socket
         self._peers = peers
         self._endpoint = bound(socket)
+        self._listener = _listener(int(self._endpoint.rpartition(":")[2]))
         self._watch = Watch(socket, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
         self._inside: set[int] = set()
+        self._say_at = 0.0
         self.is_open = True
 
     @property
@@ -172,27 +186,51 @@ class Door:
             else:
                 break
         if self.is_open and self.peers >= self._peers:
-            self._socket.unbind(self._endpoint)
-            self.is_open = False
+            self._shut()
+        elif not self.is_open and self.peers < self._peers:
+            self._listener.setsockopt(SOL_SOCKET, _SO_DETACH_FILTER, 0)
+            self.is_open = True
+
+    def _shut(self) -> None:
+        """libzmq can stop listening only together with all of its connections, so the kernel has to."""
+        program = ctypes.create_string_buffer(_DROP_ALL)
+        filter_program = _FILTER_PROGRAM.pack(1, ctypes.addressof(program))
+        self._listener.setsockopt(SOL_SOCKET, _SO_ATTACH_FILTER, filter_program)
+        self.is_open = False
+        if time.monotonic() >= self._say_at:
+            self._say_at = time.monotonic() + SAY_SECONDS
             print(
                 f"zmqmr: {self.peers} peers are connected to {self._endpoint}; no more are taken until some"
                 " have gone (ZMQMR_MAX_PEERS)",
                 file=sys.stderr,
                 flush=True,
             )
-        elif not self.is_open and self.peers < self._peers:
-            self._open()
-
-    def _open(self) -> None:
-        try:
-            self._socket.bind(self._endpoint)
-            self.is_open = True
-        except zmq.ZMQError as error:
-            if error.errno != zmq.EADDRINUSE:  # libzmq has not closed it yet: next turn
-                raise
 
     def close(self) -> None:
         self._watch.close()
+        self._listener.close()
+
+
+def _listener(port: int) -> Socket:
+    """This process's socket that listens at a TCP port, which libzmq has made."""
+    for name in os.listdir("/proc/self/fd"):
+        descriptor = int(name)
+        try:
+            if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+                continue
+        except OSError:
+            continue  # the listing itself
+        found = Socket(fileno=os.dup(descriptor))
+        if _listens_at(found, port):
+            return found
+        found.close()
+    raise AssertionError(f"nothing listens at port {port}")
+
+
+def _listens_at(socket: Socket, port: int) -> bool:
+    if socket.family not in (AF_INET, AF_INET6) or not socket.getsockopt(SOL_SOCKET, SO_ACCEPTCONN):
+        return False
+    return bool(socket.getsockname()[1] == port)
 
 
 def bound(socket: "zmq.Socket[bytes]") -> str:

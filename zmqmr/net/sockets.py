@@ -23,9 +23,10 @@ RECONNECT_MAX_MILLISECONDS = 100
 FRAME_SLACK = 8 * 1024**2  # a shuffle frame may exceed the settings' size by what an attempt buffers
 
 # Of TCP connections.
-TCP_RECONNECT_MILLISECONDS = 100  # a refused key is tried again as often: libzmq waits longer only for a port
+TCP_RECONNECT_MILLISECONDS = 100
 TCP_RECONNECT_MAX_MILLISECONDS = 2000
 TCP_CONNECT_MILLISECONDS = 3000  # for a host to answer at all
+REFUSED_SEND_MILLISECONDS = 2000  # for a connection that was refused, which libzmq does not try again
 HANDSHAKE_MILLISECONDS = 10_000  # for a peer to say who it is
 KEEPALIVE_SECONDS = (30, 10, 3)  # idle, between probes; probes
 # A shuffle connection may be slow, with seconds of records in front of a heartbeat: whether its peer lives is
@@ -137,13 +138,17 @@ def control_client(
     keys: Keys | None = None,
 ) -> "zmq.Socket[bytes]":
     """An agent's or client's connection to the coordinator. `identity` is never used twice: two
-    peers of one identity lose each other's messages silently."""
+    peers of one identity lose each other's messages silently.
+
+    A coordinator that refuses the key ends the connection for good, and sending raises zmq.Again after a
+    while: ask a `Refusal`. Without an answer for long, whoever sends must assume that nobody is there."""
     check_safe(endpoint, keys is not None)
     socket = _bounded(context.socket(zmq.DEALER), CONTROL_MESSAGES, CONTROL_BYTES)
     socket.set(zmq.IDENTITY, identity)
     _reconnecting(socket, endpoint)
     if is_tcp(endpoint):
         _control_over_tcp(socket, endpoint, settings or Settings())
+        socket.set(zmq.SNDTIMEO, REFUSED_SEND_MILLISECONDS)
         if keys is not None:
             _identify(socket, keys, keys.of("coordinator"))
     socket.connect(endpoint)

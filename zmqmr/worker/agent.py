@@ -30,6 +30,7 @@ from zmqmr.messages import (
     Inventory,
     Kill,
     Launch,
+    Leave,
     OpenJob,
     Refused,
     Register,
@@ -57,6 +58,7 @@ from zmqmr.settings import Settings
 from zmqmr.worker.hosted import HostedJob
 from zmqmr.worker.spawn import ExecutorProcess
 
+FAREWELL_MILLISECONDS = 200  # for the coordinator to take the last message
 FRAMES_A_TURN = 64  # frames taken before the loop looks at anything else
 
 
@@ -333,7 +335,7 @@ class Agent:
     def _close_sockets(self) -> None:
         if self._refusal is not None:
             self._refusal.close()
-        self._control.close(linger=0)
+        self._control.close(linger=FAREWELL_MILLISECONDS)
         if self._door is not None:
             self._door.close()
         self._shuffle.close()
@@ -350,6 +352,8 @@ class Agent:
         self.jobs.clear()
         if self._spare is not None:
             self._spare.close()
+        if self._lifeline is None and not self.exit_code:
+            self.send(Leave(self.epoch))
         self._close_sockets()
         for directory in self.directories:
             shutil.rmtree(directory, ignore_errors=True)
