@@ -203,3 +203,16 @@ def test_f8_an_append_is_all_or_nothing_and_can_be_repeated(tmp_path: Path) -> N
     journal.append(_some_events(10)[5:])
     journal.close()
     assert list(Journal(str(path)).replay()) == _some_events(10)
+
+
+def test_a_journal_that_is_replaced_holds_the_new_events_only_and_less_room(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    journal = Journal(str(path))
+    journal.append(_some_events(5000))
+    large = sum(file.stat().st_size for file in tmp_path.iterdir())
+    journal.replace(_some_events(3))
+    assert list(journal.replay()) == _some_events(3)
+    journal.append(_some_events(1))
+    journal.close()
+    assert _replayed(path) == [*_some_events(3), *_some_events(1)]
+    assert sum(file.stat().st_size for file in tmp_path.iterdir()) < large / 10

@@ -310,6 +310,7 @@ class Driver:
     def _check_nothing_idle(self, job: Job) -> None:
         free = [worker.name for worker in self.scheduler.workers.values() if worker.free]
         if job.stage.plan.source is None:
+            free = [name for name in free if not self.scheduler.workers[name].draining]
             assert not (free and job.stage.ready), "a slot is free and a task is ready"
             return
         source = job.stages[job.stage.plan.source]

@@ -43,7 +43,7 @@ SCRIPT = Substep("script")
 
 def make_spec(order: dict, bundle: tuple[str, str]) -> JobSpec:
     splits = plan_splits(
-        list_inputs(order["inputs"]), maps=None, split_floor_bytes=400, split_bytes=order["split"]
+        list_inputs(order["inputs"]), maps=None, split_floor_bytes=order["split"], split_bytes=order["split"]
     )
     return JobSpec(
         job=f"job.{uuid.uuid4().hex[:12]}",

@@ -160,3 +160,18 @@ def test_f7_a_coordinator_that_was_killed_takes_the_job_up_where_it_was(ring: Ri
     ring.cluster.again("coordinator")
     job.assert_same_as(expected, ring.cluster)
     assert len(ring.executions()) == len(set(ring.executions()))
+
+
+def test_a_worker_that_is_drained_while_a_job_runs_leaves_without_a_loss(
+    ring: Ring, expected: Result
+) -> None:
+    job = ring.submit(*SLOW_MAPS)
+    await_begun(ring)
+    drained = ring.cluster.command("drain", "w1", "--wait", "60")
+    assert drained.returncode == 0, drained.stderr
+    os.kill(ring.cluster.services["w1"].pid(), signal.SIGTERM)
+    assert ring.cluster.await_ended("w1") == 0
+    await_gone(ring, "w1")
+    ended = job.assert_same_as(expected, ring.cluster)
+    assert ended["failures"] == []
+    assert len(ring.executions()) == len(set(ring.executions()))

@@ -1,0 +1,44 @@
+"""A coordinator that lives long: its journal does not grow with the jobs it has seen."""
+
+from pathlib import Path
+
+import pytest
+from core.driver import snapshot
+from core.strategies import make_spec
+
+from zmqmr.coordinator import service
+from zmqmr.coordinator.service import Coordinator
+from zmqmr.core.events import JobCancelled, JobSubmitted, WorkerJoined
+from zmqmr.settings import Settings
+
+
+def coordinator(place: Path, name: str) -> Coordinator:
+    return Coordinator(
+        f"ipc://{place}/{name}", Settings(), None, str(place / "journal"), lambda message: None
+    )
+
+
+def test_the_journal_is_shortened_when_no_job_is_live(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "LONG_JOURNAL", 50)
+    first = coordinator(tmp_path, "first")
+    first._handle(WorkerJoined("w0", 1, "host", 2, "ipc://nowhere"))
+    most = 0
+    for number in range(200):
+        first._handle(JobSubmitted(b"client:1", make_spec(job=f"job-{number}")))
+        first._handle(JobCancelled(f"job-{number}", "enough"))
+        first._handle(WorkerJoined("w0", number + 2, "host", 2, "ipc://nowhere"))
+        first._carry_out_all()
+        first._shorten_journal()
+        most = max(most, len(list(first._journal.replay())))
+    first._handle(JobSubmitted(b"client:1", make_spec(job="live")))
+    first._carry_out_all()
+    first._shorten_journal()
+    before = snapshot(first._scheduler), dict(first._scheduler.ended)
+    first._close()
+    assert most <= 50 + 3
+
+    second = coordinator(tmp_path, "second")
+    assert (snapshot(second._scheduler), dict(second._scheduler.ended)) == before
+    second._close()

@@ -1,0 +1,68 @@
+"""Workers that are to leave, and what a scheduler without jobs is made of again."""
+
+from core.driver import CLIENT, Driver, snapshot
+from core.strategies import MAP_REDUCE, make_spec
+from core.test_scheduler import MAP, REDUCE, driver
+
+from zmqmr.core.events import ClientAttached, JobSubmitted, WorkerDrained
+from zmqmr.core.scheduler import Scheduler
+from zmqmr.messages import JobEnded, JobUpdate, Launch
+
+
+def test_a_draining_worker_finishes_what_it_runs_and_gets_no_other_task() -> None:
+    drive = driver(make_spec(splits=3), w0=1, w1=1)
+    on_w0 = next(entry for entry in drive.launches if entry[0] == "w0")
+    drive.handle(WorkerDrained("w0"))
+    drive.finish(on_w0)
+    assert [worker for worker, _, _ in drive.launches].count("w0") == 1
+    assert not drive.scheduler.needs("w0") and drive.scheduler.needs("w1")
+    drive.drain()
+    assert drive.ended["job"].state == "succeeded"
+
+
+def test_a_draining_worker_owns_no_partition_of_a_stage_that_begins() -> None:
+    drive = Driver()
+    drive.join("w0")
+    drive.join("w1")
+    drive.handle(WorkerDrained("w0"))
+    drive.handle(JobSubmitted(CLIENT, make_spec(MAP_REDUCE, splits=2)))
+    while not drive.ended:
+        for task in (MAP, "map-0-00001", REDUCE):
+            if drive.scheduler.jobs and drive.task(task).state.value == "running":
+                drive.finish(drive.newest(task))
+    assert {worker for worker, _, _ in drive.launches} == {"w1"}
+
+
+def test_a_job_waits_and_says_why_when_all_workers_are_draining() -> None:
+    drive = Driver()
+    drive.join("w0")
+    drive.handle(WorkerDrained("w0"))
+    drive.handle(JobSubmitted(CLIENT, make_spec(MAP_REDUCE)))
+    assert not drive.told(Launch)
+    drive.now += 1
+    drive.tick()
+    (update,) = drive.told(JobUpdate)
+    assert update.waiting == "all workers are being drained"
+    drive.join("w0")  # it was started again: a new life
+    assert drive.told(Launch, "w0")
+
+
+def test_a_drained_worker_that_nobody_knows_changes_nothing() -> None:
+    drive = Driver()
+    drive.join("w0")
+    before = snapshot(drive.scheduler)
+    drive.handle(WorkerDrained("w9"))
+    assert snapshot(drive.scheduler) == before
+
+
+def test_the_summary_makes_a_scheduler_without_jobs_again() -> None:
+    drive = driver(make_spec(), w0=2, w1=1)
+    drive.handle(WorkerDrained("w1"))
+    drive.drain()
+    again = Scheduler(drive.scheduler.worker_timeout_seconds, drive.scheduler.worker_wait_seconds)
+    for event in drive.scheduler.summary():
+        again.handle(event, drive.now)
+    assert snapshot(again) == snapshot(drive.scheduler)
+    assert again.workers == drive.scheduler.workers
+    (command,) = again.handle(ClientAttached(b"late", "job"), drive.now)
+    assert isinstance(command.message, JobEnded) and command.message == drive.ended["job"]
