@@ -9,6 +9,7 @@ same checkout is built once.
 import argparse
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -21,7 +22,7 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = ("zmqmr", "build_support", "setup.cfg", "pyproject.toml", "MANIFEST.in", "README.md")
+SOURCES = ("zmqmr", "build_support", "setup.cfg", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE")
 # glibc 2.5 to 2.35: the hosts run Debian 12, Ubuntu 22.04 or later.
 GLIBC = range(5, 36)
 
@@ -63,10 +64,22 @@ def requirements_of(wheel: Path, python: str, machine: str) -> list[str]:
     ]
 
 
+def copy_of_sources(folder: Path) -> Path:
+    """Where a build may leave what it leaves."""
+    folder.mkdir()
+    for name in SOURCES:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, folder)
+    return folder
+
+
 def build(python: str, machine: str, path: Path) -> None:
     """Write the archive to `path`."""
     with tempfile.TemporaryDirectory() as folder:
-        pip("wheel", "--no-deps", "--wheel-dir", folder, ".")
+        pip("wheel", "--no-deps", "--wheel-dir", folder, str(copy_of_sources(Path(folder) / "sources")))
         (wheel,) = Path(folder).glob("zmqmr-*.whl")
         platforms = [f"--platform=manylinux_2_{minor}_{machine}" for minor in GLIBC]
         platforms += [f"--platform=manylinux{year}_{machine}" for year in (2014, 2010, 1)]
@@ -92,7 +105,10 @@ def main() -> int:
         try:
             build(options.python, options.machine, path)
         except BuildFailed as failure:
-            print(f"cannot make a wheelhouse for Python {options.python} on {options.machine}: {failure}", file=sys.stderr)
+            print(
+                f"cannot make a wheelhouse for Python {options.python} on {options.machine}: {failure}",
+                file=sys.stderr,
+            )
             return 1
     print(path)
     return 0

@@ -83,7 +83,9 @@ class Testbed:
 
     def environment(self) -> dict[str, str]:
         """What leads AWS clients to the fake EC2, and nowhere else."""
-        clean = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "ANSIBLE_"))}
+        clean = {
+            name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "ANSIBLE_"))
+        }
         return {
             **clean,
             "AWS_ENDPOINT_URL": f"http://{CONTROLLER}:5000",

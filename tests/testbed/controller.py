@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from testbed.bed import REGION, Testbed
+from testbed.commands import CommandFailed
+from testbed.hosts import Host
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 _RECAP = re.compile(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
@@ -41,8 +43,9 @@ class Played:
 class Controller:
     """Runs commands on the operator's side of `bed`, for a cluster named `name`; its home is a folder of its own."""
 
-    def __init__(self, bed: Testbed, home: Path, name: str = "demo") -> None:
+    def __init__(self, bed: Testbed, home: Path, cache: Path, name: str = "demo") -> None:
         self.bed = bed
+        self.cache = cache
         self.name = name
         self.home = home
         self.directory = home / "config/zmqmr/clusters" / name
@@ -50,11 +53,14 @@ class Controller:
 
     def environment(self) -> dict[str, str]:
         """The operator's."""
-        kept = {name: value for name, value in self.bed.environment().items() if not name.startswith("ZMQMR_")}
+        kept = {
+            name: value for name, value in self.bed.environment().items() if not name.startswith("ZMQMR_")
+        }
         return {
             **kept,
             "HOME": str(self.home),
             "XDG_CONFIG_HOME": str(self.home / "config"),
+            "XDG_CACHE_HOME": str(self.cache),
             "PATH": f"{self.scripts}:{os.environ['PATH']}",
             "ANSIBLE_FORCE_COLOR": "false",
         }
@@ -89,7 +95,9 @@ class Controller:
             self.bed.network.command(*command), cwd=ROOT, env=self.environment(), text=True,
             stdin=subprocess.DEVNULL, capture_output=True, **options,
         )  # fmt: skip
-        assert not check or done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert not check or done.returncode == 0, (
+            f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        )
         return done
 
     @staticmethod
@@ -119,6 +127,25 @@ class Controller:
         found = [instance for each in answer["Reservations"] for instance in each["Instances"]]
         return sorted(found, key=lambda instance: (instance["LaunchTime"], instance["InstanceId"]))
 
-    def host(self, instance: dict[str, Any]) -> Any:
+    def host(self, instance: dict[str, Any]) -> Host:
         """The host of an instance."""
         return self.bed.host(instance["PrivateIpAddress"])
+
+    def coordinator(self) -> Host:
+        """The coordinator's host."""
+        (instance,) = self.instances("coordinator")
+        return self.host(instance)
+
+    def workers(self) -> dict[str, str]:
+        """The workers that the coordinator has, and their states."""
+        keys = ["--keys=/etc/zmqmr/keys", "--authorized-keys=/etc/zmqmr/authorized_keys"]
+        answer = self.coordinator().enter("zmqmr", "workers", "--json", *keys)
+        return {worker["name"]: worker["state"] for worker in json.loads(answer)}
+
+    def wait_for_workers(self, names: set[str], timeout: float = 90) -> None:
+        """Wait until exactly these workers are ready."""
+        deadline = time.monotonic() + timeout
+        while {name for name, state in self.workers().items() if state == "ready"} != names:
+            if time.monotonic() > deadline:
+                raise CommandFailed(f"not the workers {sorted(names)} but {self.workers()}")
+            time.sleep(0.5)

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import time
 import zlib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -122,14 +123,19 @@ class Host:
                 time.sleep(0.05)
         self.kill()
 
-    def start(self, blank_drives: bool = True) -> None:
-        """Boot it again, on the same root drive and address; a stopped EC2 instance loses what its drives held."""
+    def start(self, blank_drives: bool = True, prepare: Callable[[Drive], None] | None = None) -> None:
+        """Boot it again, on the same root drive and address; a stopped EC2 instance loses what its drives held.
+
+        `prepare` is given the first drive before the boot.
+        """
         if blank_drives:
             for index, drive in enumerate(self.drives):
                 run("losetup", "--detach", drive.device, check=False)
                 Path(drive.image).unlink(missing_ok=True)
                 self.drives[index] = self._new_drive(index)
             self._save()
+        if prepare is not None:
+            prepare(self.drives[0])
         self.network.plug(self.number, self.address)
         self._boot()
 
@@ -165,7 +171,9 @@ class Host:
         probe = self.network.command("ssh-keyscan", "-T", "2", "-t", "ed25519", self.address)
         while "ssh-ed25519" not in run(*probe, check=False):
             if time.monotonic() > deadline:
-                raise CommandFailed(f"{self.hostname} has no sshd after {timeout:.0f} s:\n{self.console()[-3000:]}")
+                raise CommandFailed(
+                    f"{self.hostname} has no sshd after {timeout:.0f} s:\n{self.console()[-3000:]}"
+                )
             time.sleep(0.1)
 
     @property
@@ -257,6 +265,8 @@ class Host:
         deadline = time.monotonic() + 10
         while self._populated() and time.monotonic() < deadline:
             time.sleep(0.02)
-        folders = sorted((path for path in cgroup.rglob("*") if path.is_dir()), key=lambda path: -len(path.parts))
+        folders = sorted(
+            (path for path in cgroup.rglob("*") if path.is_dir()), key=lambda path: -len(path.parts)
+        )
         for folder in [*folders, cgroup]:
             folder.rmdir()

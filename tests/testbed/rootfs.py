@@ -18,14 +18,14 @@ from testbed.commands import CommandFailed, run
 _VERSION = "1"  # change it when the steps below change
 _SOURCES = ("debian.sources", "ubuntu.sources", "../sources.list")
 _PACKAGES = (
-    "systemd systemd-sysv dbus udev openssh-server python3 python3-apt python3-venv sudo xfsprogs e2fsprogs "
-    "util-linux mount iproute2 procps ca-certificates"
-).split()
+    "ca-certificates", "dbus", "e2fsprogs", "iproute2", "mount", "openssh-server", "procps", "python3", "python3-apt",
+    "python3-venv", "sudo", "systemd", "systemd-sysv", "udev", "util-linux", "xfsprogs",
+)  # fmt: skip
 # What only costs time in a container.
 _MASKED = (
-    "apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service "
-    "fstrim.timer systemd-pstore.service getty@.service console-getty.service"
-).split()
+    "apt-daily.timer", "apt-daily-upgrade.timer", "console-getty.service", "dpkg-db-backup.timer", "e2scrub_all.timer",
+    "e2scrub_reap.service", "fstrim.timer", "getty@.service", "systemd-pstore.service",
+)  # fmt: skip
 
 
 def cache_directory() -> Path:
