@@ -50,6 +50,7 @@ class Controller:
         self.home = home
         self.directory = home / "config/zmqmr/clusters" / name
         self.scripts = Path(sys.executable).parent
+        self.commands: list[tuple[str, ...]] = []  # all that were run
 
     def environment(self) -> dict[str, str]:
         """The operator's."""
@@ -77,12 +78,12 @@ class Controller:
     def start(self, playbook: str, *options: str, **variables: object) -> "subprocess.Popen[str]":
         """Start a playbook in a process group of its own."""
         values = {"cluster": self.name, "ssh_address": "private", **variables}
-        extra = ["-e", json.dumps(values)]
-        command = ["ansible-playbook", str(ROOT / playbook), *extra, *options]
-        return self.popen(*command)
+        extra = [word for name, value in values.items() for word in ("-e", f"{name}={value}")]
+        return self.popen("ansible-playbook", playbook, *extra, *options)
 
     def popen(self, *command: str, **options: Any) -> "subprocess.Popen[str]":
         """Start a command, its standard error joined to its output."""
+        self.commands.append(command)
         return subprocess.Popen(
             self.bed.network.command(*command), cwd=ROOT, env=self.environment(), text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
@@ -91,6 +92,7 @@ class Controller:
 
     def run(self, *command: str, check: bool = True, **options: Any) -> "subprocess.CompletedProcess[str]":
         """Run a command as the operator, in the project's folder."""
+        self.commands.append(command)
         done = subprocess.run(
             self.bed.network.command(*command), cwd=ROOT, env=self.environment(), text=True,
             stdin=subprocess.DEVNULL, capture_output=True, **options,
