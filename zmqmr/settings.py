@@ -17,6 +17,7 @@ MIB = 1024**2
 
 # Read by the start-up hook and the tests' tools, before or beside any Settings object.
 _OTHER_VARIABLES = {"ZMQMR_NO_HOOK"}
+_MAY_BE_ZERO = {"status_port", "task_memory_bytes", "state_days", "state_bytes"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +46,16 @@ class Settings:
     stderr_bytes: int = 1 * MIB  # of a task's standard error kept, from its end
     max_counters: int = 10_000  # counters of one job
     worker_wait_seconds: float = 60.0  # a job waits this long for a worker
-    state_directory: str = ""  # of repro bundles; empty: zmqmr in XDG_STATE_HOME or ~/.local/state
+    state_directory: str = (
+        ""  # of records and repro bundles; empty: zmqmr in XDG_STATE_HOME or ~/.local/state
+    )
+    state_days: float = 7.0  # what is kept of jobs that ended goes when it is older
+    state_bytes: int = 10 * 1024 * MIB  # of intermediate data and repro bundles kept; the oldest go first
     status_port: int = 2680  # 0: no status page
     keys: str = ""  # directory of this host's keys; empty: private sockets only
     authorized_keys: str = ""  # path of the list of keys that may connect; empty: in that directory
     max_peers: int = 4096  # connections that a listening TCP port takes at a time
-    answer_seconds: float = 120.0  # for a worker to take the records that were sent to it
+    answer_seconds: float = 60.0  # for a worker to take the records that were sent to it
     progress_seconds: float = 0.5  # between two progress reports of an attempt
 
     @property
@@ -58,11 +63,25 @@ class Settings:
         """Silence after which the coordinator gives a worker up."""
         return self.heartbeat_seconds * self.heartbeats_missed
 
+    def changed(self) -> dict[str, str]:
+        """The settings that are not the default, as strings."""
+        pairs = ((field.name, getattr(self, field.name), field.default) for field in fields(self))
+        return {name: str(value) for name, value, default in pairs if value != default}
+
+    @property
+    def _state_home(self) -> str:
+        home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+        return os.path.abspath(self.state_directory or os.path.join(home, "zmqmr"))
+
     @property
     def repro_directory(self) -> str:
         """Where repro bundles are kept."""
-        home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-        return os.path.join(self.state_directory or os.path.join(home, "zmqmr"), "repro")
+        return os.path.join(self._state_home, "repro")
+
+    @property
+    def jobs_directory(self) -> str:
+        """Where the records and logs of jobs are kept."""
+        return os.path.join(self._state_home, "jobs")
 
     @property
     def lease_seconds(self) -> float:
@@ -98,7 +117,7 @@ class Settings:
     def _check(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            low = 0 if field.name in ("status_port", "task_memory_bytes") else 1e-3
+            low = 0 if field.name in _MAY_BE_ZERO else 1e-3
             if isinstance(value, int | float) and value < low:
                 raise SettingsError(f"ZMQMR_{field.name.upper()}={value} is too small")
             if isinstance(value, float) and not math.isfinite(value):

@@ -9,6 +9,8 @@ from core.strategies import make_spec
 from zmqmr.coordinator import service
 from zmqmr.coordinator.service import Coordinator
 from zmqmr.core.events import JobCancelled, JobSubmitted, WorkerJoined
+from zmqmr.messages import Leave, encode
+from zmqmr.net.sockets import worker_identity
 from zmqmr.settings import Settings
 
 
@@ -42,3 +44,13 @@ def test_the_journal_is_shortened_when_no_job_is_live(
     second = coordinator(tmp_path, "second")
     assert (snapshot(second._scheduler), dict(second._scheduler.ended)) == before
     second._close()
+
+
+def test_a_worker_that_says_goodbye_is_gone_at_once(tmp_path: Path) -> None:
+    only = coordinator(tmp_path, "only")
+    only._handle(WorkerJoined("w0", 7, "host", 2, "ipc://nowhere"))
+    only._receive(worker_identity("w0", 6), encode(Leave(6)), b"")  # an earlier life
+    assert "w0" in only._scheduler.workers
+    only._receive(worker_identity("w0", 7), encode(Leave(7)), b"")
+    assert "w0" not in only._scheduler.workers
+    only._close()

@@ -21,7 +21,9 @@ from zmqmr.messages import (
     Heartbeat,
     JobEnded,
     Launch,
+    Opened,
     OpenFailed,
+    OpenJob,
 )
 
 WORKER_TIMEOUT = 5.0
@@ -42,13 +44,14 @@ def snapshot(scheduler: Scheduler) -> Any:
             (
                 [astuple(task) for task in stage.tasks],
                 [task.name for task in stage.ready],
+                [(name, [task.name for task in tasks]) for name, tasks in stage.pinned.items()],
                 tuple(stage.owners),
-                (stage.begun, stage.done, stage.running, stage.failures),
+                (stage.version, stage.done, stage.running, stage.failures),
                 (stage.records, stage.bytes, stage.status),
             )
             for stage in job.stages
         ]
-        jobs[name] = (stages, job.current, repr(job.counters), job.losses, job.changed)
+        jobs[name] = (stages, job.current, repr(job.counters), job.restarts, job.changed)
     return repr((workers, jobs))
 
 
@@ -69,6 +72,8 @@ class Driver:
         self.commands: list[Command] = []  # of the last event
         self.launches: list[tuple[str, int, Launch]] = []  # worker, epoch
         self.ended: dict[str, JobEnded] = {}
+        self.kept: dict[tuple[str, str], list[str]] = {}  # tasks whose spools a worker has of a job it opens
+        self._yielded: dict[tuple[str, str], dict[str, Counters]] = {}  # what the spools hold
         self._epoch = 0
         self._newest: dict[tuple[str, str], int] = {}
         self._commits: Counter[tuple[str, Commit]] = Counter()
@@ -78,12 +83,21 @@ class Driver:
 
     def handle(self, event: Event) -> list[Command]:
         """Give the scheduler an event, and check all that must hold afterwards."""
-        self.commands = self.scheduler.handle(event, self.now)
-        self.log.append((event, self.now, self.commands))
-        for command in self.commands:
+        commands = list(self.scheduler.handle(event, self.now))
+        self.log.append((event, self.now, list(commands)))
+        for command in commands:
             self._note(command)
         self._check()
-        return self.commands
+        for command in list(commands):
+            if isinstance(command.message, OpenJob):  # every worker answers at once
+                assert isinstance(command, Tell)
+                commands += self._open(command.worker, command.message.spec.job)
+        self.commands = commands
+        return commands
+
+    def _open(self, worker: str, job: str) -> list[Command]:
+        kept = tuple(self.kept.get((worker, job), ()))
+        return self.handle(Reported(worker, Opened(job, self.epoch(worker), kept)))
 
     def tick(self) -> list[Command]:
         """Let the scheduler do what is due now, as the coordinator's shell does."""
@@ -102,7 +116,13 @@ class Driver:
     def report(self, worker: str, message: Any) -> list[Command]:
         """Pass on a worker's message."""
         if isinstance(message, AttemptDone) and self.is_current(worker, message):
-            self._accepted[message.job, message.task] = message.counters
+            task = self.task(message.task, message.job)
+            attempt = task.running(message.attempt)
+            if attempt is None or attempt.superseded:
+                return self.handle(Reported(worker, message))
+            self._yielded[message.job, message.task] = message.counters
+            if not task.counted:
+                self._accepted[message.job, message.task] = message.counters
         return self.handle(Reported(worker, message))
 
     def told(self, kind: type[M], worker: str | None = None) -> list[M]:
@@ -129,8 +149,9 @@ class Driver:
     def done_message(self, entry: tuple[str, int, Launch]) -> AttemptDone:
         _, epoch, launch = entry
         frames = tuple(FrameCount(partition, 1, 10) for partition in range(launch.partitions))
+        counters = self._yielded[launch.job, launch.task] if launch.replay else counters_of(launch)
         return AttemptDone(
-            launch.job, launch.task, launch.attempt, epoch, counters_of(launch), frames, records=2, bytes=3
+            launch.job, launch.task, launch.attempt, epoch, counters, frames, records=2, bytes=3
         )
 
     def done(self, entry: tuple[str, int, Launch]) -> list[Command]:
@@ -185,11 +206,13 @@ class Driver:
         if known is None or known.epoch != message.epoch or job is None:
             return False
         task = job.by_name.get(message.task)
-        if task is None or task.attempt != message.attempt:
+        if task is None:
             return False
         if isinstance(message, Committed | CommitFailed):
-            return task.state is TaskState.COMMITTING and worker in task.awaited
-        return task.state is TaskState.RUNNING and task.worker == worker
+            committing = task.state is TaskState.COMMITTING and task.committing == message.attempt
+            return committing and worker in task.awaited
+        attempt = task.running(message.attempt)
+        return attempt is not None and attempt.worker == worker
 
     # --- to the end --------------------------------------------------------------------------
 
@@ -201,6 +224,10 @@ class Driver:
             if not self.scheduler.jobs:
                 return
             before = snapshot(self.scheduler)
+            if any(job.waiting for job in self.scheduler.jobs.values()):
+                self.now += WORKER_TIMEOUT
+                self.beat()
+                self.tick()
             for task in self._tasks(TaskState.RUNNING, TaskState.COMMITTING):
                 self._answer_for(task)
             assert snapshot(self.scheduler) != before, f"nothing moves: {before}"
@@ -208,17 +235,28 @@ class Driver:
 
     def _tasks(self, *states: TaskState) -> list[tuple[str, str]]:
         jobs = self.scheduler.jobs.values()
-        return [(job.spec.job, task.name) for job in jobs for task in job.stage.tasks if task.state in states]
+        return [
+            (job.spec.job, task.name) for job in jobs for task in job.active.values() if task.state in states
+        ]
 
     def _answer_for(self, which: tuple[str, str]) -> None:
         job, name = which
         if job not in self.scheduler.jobs:
             return
-        entry = self.newest(name, job)
-        if self.task(name, job).state is TaskState.RUNNING:
-            self.done(entry)
-        elif self.task(name, job).state is TaskState.COMMITTING:
-            self.confirm_all(entry[2])
+        task = self.task(name, job)
+        if task.state is TaskState.RUNNING:
+            self.done(self.launched(name, task.attempts[-1].number, job))
+        elif task.state is TaskState.COMMITTING:
+            self.confirm_all(self.launched(name, task.committing, job)[2])
+
+    def launched(self, task: str, attempt: int, job: str = "job") -> tuple[str, int, Launch]:
+        """The launch of an attempt."""
+        wanted = job, task, attempt
+        return next(
+            entry
+            for entry in reversed(self.launches)
+            if (entry[2].job, entry[2].task, entry[2].attempt) == wanted
+        )
 
     def replay(self) -> None:
         """The same events give the same commands."""
@@ -237,7 +275,9 @@ class Driver:
             key = message.job, message.task
             assert message.attempt > self._newest.get(key, 0), "an attempt number was used twice"
             self._newest[key] = message.attempt
-            if message.source is not None:
+            if message.replay:
+                assert self.scheduler.jobs[message.job].by_name[message.task].spool == command.worker
+            elif message.source is not None:
                 source = self.scheduler.jobs[message.job].stages[message.source]
                 assert command.worker == _holders(source)[message.number], "launched away from its input"
             self.launches.append((command.worker, self.epoch(command.worker), message))
@@ -253,8 +293,7 @@ class Driver:
     def _note_commit(self, worker: str, message: Commit) -> None:
         self._commits[worker, message] += 1
         assert self._commits[worker, message] == 1, "a commit was asked for twice"
-        entry = self.newest(message.task, message.job)
-        assert entry[2].attempt == message.attempt, "a commit of an old attempt"
+        self.launched(message.task, message.attempt, message.job)
 
     def _check_ending(self, ended: JobEnded) -> None:
         if ended.state == "succeeded":
@@ -270,10 +309,7 @@ class Driver:
 
     def _check_slots(self) -> None:
         running = Counter(
-            task.worker
-            for job in self.scheduler.jobs.values()
-            for task in job.stage.tasks
-            if task.state is TaskState.RUNNING
+            attempt.worker for job in self.scheduler.jobs.values() for _, attempt in job.attempts()
         )
         assert set(running) <= set(self.scheduler.workers), "it runs on a worker that is gone"
         for worker in self.scheduler.workers.values():
@@ -284,38 +320,48 @@ class Driver:
         for stage in job.stages:
             states = Counter(task.state for task in stage.tasks)
             assert stage.done == states[TaskState.DONE]
-            assert stage.running == states[TaskState.RUNNING]
-            assert sorted(task.name for task in stage.ready) == sorted(
-                task.name for task in stage.tasks if task.state is TaskState.READY
-            )
+            assert stage.running == sum(len(task.attempts) for task in stage.tasks)
+            assert stage.owned == {number for number, owner in enumerate(stage.owners) if owner is not None}
             busy = states[TaskState.RUNNING] + states[TaskState.COMMITTING]
-            assert not busy or stage is job.stage, "a stage runs out of turn"
+            assert not busy or stage.plan.number >= job.current, "a stage runs that is finished"
             for task in stage.tasks:
-                self._check_task(job, task)
-        done = [
-            self._accepted[job.spec.job, task.name]
-            for task in _all_tasks(job)
-            if task.state is TaskState.DONE
-        ]
-        assert _added(job.counters) == _summed(done), "counters are not those of the committed attempts"
+                self._check_task(job, stage, task)
+        counted = [self._accepted[job.spec.job, task.name] for task in _all_tasks(job) if task.counted]
+        assert _added(job.counters) == _summed(counted), "counters are not those of the committed attempts"
+        assert all(task.counted for task in _all_tasks(job) if task.state is TaskState.DONE)
 
-    def _check_task(self, job: Job, task: Task) -> None:
+    def _check_task(self, job: Job, stage: Stage, task: Task) -> None:
         step = job.spec.steps[job.plans[task.stage].step]
         kind = job.plans[task.stage].kind
         assert task.failures < (step.map_attempts if kind == "map" else step.reduce_attempts)
         assert task.losses < 3
         assert bool(task.awaited) == (task.state is TaskState.COMMITTING)
         assert task.awaited <= set(self.scheduler.workers), "it waits for a worker that is gone"
+        assert (task.name in job.active) == (
+            bool(task.attempts) or task.state in (TaskState.RUNNING, TaskState.COMMITTING)
+        )
+        live = [attempt for attempt in task.attempts if not attempt.superseded]
+        assert bool(live) == (task.state is TaskState.RUNNING)
+        if task.state is TaskState.DONE:
+            assert task.missing is not None and not task.missing & stage.owned, "done, but not delivered"
 
     def _check_nothing_idle(self, job: Job) -> None:
-        free = [worker.name for worker in self.scheduler.workers.values() if worker.free]
-        if job.stage.plan.source is None:
-            free = [name for name in free if not self.scheduler.workers[name].draining]
-            assert not (free and job.stage.ready), "a slot is free and a task is ready"
+        """Every ready task of the current stage waits in one queue, and no slot waits for it."""
+        stage = job.stage
+        queued = [task.name for task in stage.ready]
+        queued += [task.name for tasks in stage.pinned.values() for task in tasks]
+        queued += list(job.waiting)
+        assert len(queued) == len(set(queued)), "a task is queued twice"
+        if not job.settled:
             return
-        source = job.stages[job.stage.plan.source]
-        for task in job.stage.ready:
-            assert _holders(source)[task.number] not in free, "a slot is free where a ready task's input is"
+        ready = [task.name for task in stage.tasks if task.state is TaskState.READY]
+        assert sorted(queued) == sorted(ready), "a ready task is in no queue"
+        free = {name for name in job.opened if self.scheduler.workers[name].takes_work}
+        workers = self.scheduler.workers
+        staying = {name for name in free if not workers[name].draining}
+        trusted = {name for name in staying if not self.scheduler._excluded(job, name)}
+        assert not (trusted and stage.ready), "a slot is free and a task is ready"
+        assert not free & set(stage.pinned), "a slot is free where a ready task's input is"
 
 
 def _holders(stage: Stage) -> list[str | None]:

@@ -132,7 +132,7 @@ def test_a_client_that_asks_again_hears_where_its_job_stands() -> None:
     inventory(drive, running=(AttemptId("job", MAP, 1),))
     drive.finish(drive.newest(MAP))
     drive.handle(ClientAttached(b"later", "job"))
-    assert [command.message.state for command in drive.commands] == ["succeeded"]
+    assert [(each.client, each.message.state) for each in drive.commands] == [(b"later", "succeeded")]
     assert drive.told(JobEnded)
 
     drive.handle(ClientAttached(b"lost", "no-such-job"))

@@ -1,7 +1,9 @@
 """The scheduler's promises: by example, and over random lives of workers, jobs and attempts."""
 
+from collections import Counter
 from typing import Any
 
+import msgspec
 from core.driver import CLIENT, WORKER_TIMEOUT, WORKER_WAIT, Driver, snapshot
 from core.strategies import COMMAND, MAP_ONLY, MAP_REDUCE, SCRIPT, make_spec, make_step, specs
 from hypothesis import settings
@@ -13,12 +15,15 @@ from zmqmr.core.scheduler import COMMIT_SECONDS
 from zmqmr.core.state import TaskState
 from zmqmr.messages import (
     AttemptDone,
+    AttemptFailed,
     AttemptReport,
     Commit,
     Committed,
     Discard,
     EndJob,
     EndStage,
+    Failure,
+    FrameCount,
     JobSpec,
     JobUpdate,
     Kill,
@@ -199,16 +204,19 @@ def test_a_failed_commit_of_a_part_file_runs_the_task_again() -> None:
     assert [launch.attempt for launch in drive.told(Launch)] == [2]
 
 
-def test_a_shuffle_that_is_committed_in_part_begins_anew() -> None:
-    """Else the owners that have taken the records would take those of the next attempt too."""
+def test_an_owner_that_cannot_commit_gets_its_records_again_from_the_spool() -> None:
     drive = driver(make_spec(make_step(reducer=SCRIPT, partitions=2), splits=2), w0=1, w1=1)
     entry = drive.newest(MAP)
+    runner, other = entry[0], "w1" if entry[0] == "w0" else "w0"
     drive.done(entry)
-    drive.committed("w0", entry[2])
-    drive.commit_failed("w1", entry[2])
-    assert [end.stage for end in drive.told(EndStage, "w0")] == [0]
-    assert {kill.task for kill in drive.told(Kill)} == {"map-0-00001"}
-    assert {(launch.task, launch.attempt) for launch in drive.told(Launch)} == {(MAP, 2), ("map-0-00001", 2)}
+    drive.committed(runner, entry[2])
+    drive.commit_failed(other, entry[2])
+    assert [discard.attempt for discard in drive.told(Discard)] == [1]
+    (launch,) = drive.told(Launch, runner)
+    assert (launch.task, launch.attempt, launch.replay) == (MAP, 2, True)
+    assert [f"/{other}/" in owner for owner in launch.owners if owner] == [True]
+    drive.drain()
+    assert drive.ended["job"].counters[0]["all"] == {"attempts": 4}
 
 
 def test_commits_that_fail_four_times_fail_the_job() -> None:
@@ -334,33 +342,129 @@ def test_a_task_that_three_workers_die_of_fails_the_job() -> None:
     assert drive.ended["job"].reason == (f"3 workers were lost while they ran {MAP}, the last on host-w2")
 
 
-def test_a_lost_owner_of_a_partition_begins_the_job_anew_and_counters_count_once() -> None:
-    drive = driver(make_spec(make_step(reducer=SCRIPT, partitions=2), splits=2), w0=1, w1=1)
+TWO_OWNERS = make_spec(make_step(reducer=SCRIPT, partitions=2), splits=2)
+
+
+def test_what_a_lost_owner_held_is_delivered_again_from_the_spools() -> None:
+    """Only what it held, and only what has no spool is run again."""
+    drive = driver(TWO_OWNERS, w0=1, w1=1)
     for number in range(2):
         drive.finish(drive.newest(f"map-0-{number:05d}"))
-    running = drive.newest(REDUCE)
-    assert drive.scheduler.jobs["job"].current == 1
+    ran_on = {task.name: task.worker for task in drive.scheduler.jobs["job"].stages[0].tasks}
+    assert set(ran_on.values()) == {"w0", "w1"}
     drive.handle(WorkerLost("w1"))
     assert drive.scheduler.jobs["job"].current == 0
-    assert {kill.task for kill in drive.told(Kill, "w0")} <= {running[2].task}
-    assert [end.stage for end in drive.told(EndStage, "w0")] == [0, 1]
     drive.drain()
     ended = drive.ended["job"]
     assert ended.state == "succeeded"
     assert ended.counters[0]["all"] == {"attempts": 4}
+    again = [entry[2] for entry in drive.launches if entry[2].attempt > 1 and entry[2].source is None]
+    assert {launch.task: launch.replay for launch in again} == {
+        task: worker == "w0" for task, worker in ran_on.items()
+    }
+    assert all(launch.owners[0] == "" and "/w0/" in launch.owners[1] for launch in again)
 
 
-def test_a_job_whose_data_is_lost_three_times_fails() -> None:
-    drive = driver(MAP_REDUCE_JOB)
+def test_a_reduce_task_goes_on_while_another_partition_is_filled_again() -> None:
+    drive = driver(TWO_OWNERS, w0=1, w1=1)
+    for number in range(2):
+        drive.finish(drive.newest(f"map-0-{number:05d}"))
+    running = drive.newest(REDUCE)
+    assert running[0] == "w0"
+    drive.handle(WorkerLost("w1"))
+    assert not drive.told(Kill)
+    drive.finish(running)
+    assert drive.task(REDUCE).state is TaskState.DONE
+    drive.drain()
+    assert drive.ended["job"].state == "succeeded"
+
+
+def test_a_worker_that_comes_back_with_its_spools_runs_nothing_again() -> None:
+    drive = driver(make_spec(make_step(reducer=SCRIPT, partitions=2), splits=3), w0=1)
     for number in range(3):
-        drive.join(f"w{number}")
-        drive.done(drive.newest(MAP))
-        drive.handle(WorkerLost(f"w{number}"))
-    assert drive.ended["job"].reason == "3 workers were lost with the job's data, the last host-w2"
+        drive.finish(drive.newest(f"map-0-{number:05d}"))
+    drive.kept["w0", "job"] = [f"map-0-{number:05d}" for number in range(3)]
+    drive.join("w0")
+    drive.drain()
+    again = [entry[2] for entry in drive.launches if entry[2].task.startswith("map") and entry[2].attempt > 1]
+    assert len(again) == 3 and all(launch.replay for launch in again)
+
+
+def test_a_finished_step_of_an_earlier_run_is_not_shuffled_again() -> None:
+    two_steps = make_spec(make_step(reducer=SCRIPT, partitions=2), make_step(reducer=SCRIPT), splits=2)
+    drive = Driver()
+    drive.join("w0")
+    drive.kept["w0", "job"] = ["map-0-00000", "map-0-00001", "reduce-1-00000", "reduce-1-00001"]
+    for name in drive.kept["w0", "job"]:
+        drive._yielded["job", name] = {"0": {"tasks": {name: 1}}}
+    drive.handle(JobSubmitted(CLIENT, two_steps))
+    drive.drain()
+    assert drive.ended["job"].state == "succeeded"
+    launches = [entry[2] for entry in drive.launches]
+    assert [launch.task for launch in launches if not launch.replay] == ["reduce-2-00000"]
+    assert all(not any(launch.owners) for launch in launches if launch.stage == 0)
+    assert [stage.reused for stage in drive.ended["job"].stages] == [2, 2, 0]
+
+
+def test_a_spool_that_cannot_be_replayed_costs_its_task_only() -> None:
+    drive = driver(TWO_OWNERS, w0=1, w1=1)
+    for number in range(2):
+        drive.finish(drive.newest(f"map-0-{number:05d}"))
+    drive.finish(drive.newest(REDUCE))
+    drive.handle(WorkerLost("w1"))
+    replay = next(entry for entry in drive.launches if entry[2].replay)
+    drive.fail(replay, "the spool is damaged")
+    assert not drive.told(AttemptReport)
+    task = drive.task(replay[2].task)
+    assert (task.failures, task.spool) == (0, None)
+    drive.drain()
+    assert drive.ended["job"].state == "succeeded"
+
+
+def test_damaged_input_of_a_reduce_task_is_delivered_again() -> None:
+    drive = driver(TWO_OWNERS, w0=1, w1=1)
+    for number in range(2):
+        drive.finish(drive.newest(f"map-0-{number:05d}"))
+    worker, epoch, launch = drive.newest(REDUCE)
+    failure = Failure("a run is not what was written", damaged=True)
+    drive.report(worker, AttemptFailed("job", REDUCE, launch.attempt, epoch, failure))
+    again = [launch for launch in drive.told(Launch) if launch.stage == 0]
+    assert again and all(launch.replay and launch.owners[0] and not launch.owners[1] for launch in again)
+    drive.drain()
+    assert drive.ended["job"].state == "succeeded"
+
+
+def test_f46_a_task_that_yields_other_records_begins_the_job_anew_and_then_fails_it() -> None:
+    drive = driver(TWO_OWNERS, w0=1, w1=1)
+
+    def random_done(task: str, salt: int) -> None:
+        entry = drive.newest(task)
+        message = drive.done_message(entry)
+        frames = tuple(FrameCount(count.partition, 1, 10, salt) for count in message.frames)
+        drive.report(entry[0], msgspec.structs.replace(message, frames=frames))
+        if "job" not in drive.ended:
+            drive.confirm_all(entry[2])
+
+    salt = 0
+    for _ in range(2):
+        for number in range(2):
+            salt += 1
+            random_done(f"map-0-{number:05d}", salt)
+        gone = drive.task(MAP).worker or ""
+        drive.handle(WorkerLost(gone))
+        drive.join(gone)
+        assert drive.newest(MAP)[2].stage == 0
+        salt += 1
+        entry = drive.newest(MAP)
+        assert not entry[2].replay
+        frames = tuple(FrameCount(number, 1, 10, salt) for number in range(2))
+        drive.report(entry[0], msgspec.structs.replace(drive.done_message(entry), frames=frames))
+    assert drive.scheduler.jobs["job"].restarts == 2
+    drive.drain()
 
 
 def test_a_worker_that_owns_no_partition_may_go_while_its_records_are_committed() -> None:
-    """They are with their owners: running the task again would double them."""
+    """They are with their owners: running the task again would be for nothing."""
     drive = driver(make_spec(MAP_REDUCE, splits=2), w0=1, w1=1)
     entry = next(entry for entry in drive.launches if entry[0] == "w1")
     drive.done(entry)
@@ -381,13 +485,75 @@ def test_a_worker_whose_records_are_all_shuffled_away_may_go() -> None:
     assert not drive.told(EndStage)
 
 
-def test_a_lost_part_file_begins_the_job_anew() -> None:
+def test_a_lost_part_file_is_made_again() -> None:
     drive = driver(make_spec(MAP_ONLY, make_step(COMMAND), splits=2), w0=1, w1=1)
     for number in range(2):
         drive.finish(drive.newest(f"map-0-{number:05d}"))
     assert drive.scheduler.jobs["job"].current == 1
+    lost = [task for task in drive.scheduler.jobs["job"].stages[0].tasks if task.worker == "w0"]
     drive.handle(WorkerLost("w0"))
     assert drive.scheduler.jobs["job"].current == 0
+    drive.drain()
+    again = {entry[2].task for entry in drive.launches if entry[2].attempt > 1 and entry[2].stage == 0}
+    assert again == {task.name for task in lost}
+
+
+def test_an_owner_that_cannot_be_reached_four_times_fails_the_job_and_names_both_hosts() -> None:
+    drive = driver(make_spec(MAP_REDUCE, splits=1), w0=1, w1=1)
+    owner = drive.scheduler.jobs["job"].stages[0].owners[0]
+    for _ in range(4):
+        worker, epoch, launch = drive.newest(MAP)
+        message = msgspec.structs.replace(drive.done_message((worker, epoch, launch)), undelivered=(0,))
+        drive.report(worker, message)
+        if "job" not in drive.ended:
+            drive.confirm_all(launch)
+            drive.now += WORKER_TIMEOUT
+            drive.beat()
+            drive.tick()
+    reason = drive.ended["job"].reason
+    assert f"to host host-{owner}" in reason and "from host host-w" in reason
+
+
+# --- races ---------------------------------------------------------------------------------------
+
+
+def racing() -> Driver:
+    """Four tasks of which three took a second, on two workers; the last one is slow."""
+    drive = driver(make_spec(MAP_REDUCE, splits=4), w0=2, w1=2)
+    drive.now = 1.0
+    for number in range(3):
+        drive.finish(drive.newest(f"map-0-{number:05d}"))
+    for _ in range(7):
+        drive.now += 1.0
+        drive.beat()
+        drive.tick()
+    return drive
+
+
+def test_f14_a_slow_attempt_is_raced_on_another_worker_and_the_first_commit_wins() -> None:
+    drive = racing()
+    task = drive.task("map-0-00003")
+    first, second = task.attempts
+    assert first.worker != second.worker
+    drive.done(drive.launched(task.name, second.number))
+    assert [(kill.task, kill.attempt) for kill in drive.told(Kill, first.worker)] == [
+        (task.name, first.number)
+    ]
+    drive.confirm_all(drive.newest(task.name)[2])
+    assert task.state is TaskState.DONE
+    drive.done(drive.launched(task.name, first.number))  # it was done before the kill came
+    assert drive.told(Discard) and not drive.told(Commit)
+    drive.drain()
+    assert drive.ended["job"].counters[0]["all"] == {"attempts": 5}
+
+
+def test_f14_a_race_that_one_attempt_loses_its_worker_in_goes_on() -> None:
+    drive = racing()
+    task = drive.task("map-0-00003")
+    drive.handle(WorkerLost(task.attempts[1].worker))
+    assert task.state is TaskState.RUNNING
+    drive.drain()
+    assert drive.ended["job"].state == "succeeded"
 
 
 # --- jobs --------------------------------------------------------------------------------------
@@ -405,7 +571,10 @@ def test_two_jobs_share_the_slots_fairly() -> None:
     drive = driver(make_spec(splits=6, job="a"))
     drive.handle(JobSubmitted(CLIENT, make_spec(splits=6, job="b")))
     drive.join("w0", 4)
-    assert sorted(launch.job for launch in drive.told(Launch)) == ["a", "a", "b", "b"]
+    for number in range(2):
+        drive.finish(drive.newest(f"map-0-{number:05d}", "a"))
+    running = Counter(job.spec.job for job in drive.scheduler.jobs.values() for _ in job.attempts())
+    assert running == {"a": 2, "b": 2}
 
 
 def test_a_job_that_comes_later_gets_the_slots_that_become_free() -> None:
@@ -456,8 +625,11 @@ class Lives(RuleBasedStateMachine):
         self.drive = Driver()
         self.jobs = 0
 
-    @rule(worker=st.sampled_from(["w0", "w1", "w2"]), slots=st.integers(1, 3))
-    def join(self, worker: str, slots: int) -> None:
+    @rule(worker=st.sampled_from(["w0", "w1", "w2"]), slots=st.integers(1, 3), keeps=st.booleans())
+    def join(self, worker: str, slots: int, keeps: bool) -> None:
+        for name, job in self.drive.scheduler.jobs.items():
+            spools = [task.name for task in job.by_name.values() if task.spool == worker]
+            self.drive.kept[worker, name] = spools if keeps else []
         self.drive.join(worker, slots)
 
     @rule(worker=st.sampled_from(["w0", "w1", "w2"]))
@@ -532,9 +704,10 @@ class Lives(RuleBasedStateMachine):
     @rule()
     def all_commits_succeed(self) -> None:
         for job in list(self.drive.scheduler.jobs.values()):
-            for task in list(job.stage.tasks):
+            for task in list(job.active.values()):
                 if task.state is TaskState.COMMITTING and job.spec.job in self.drive.scheduler.jobs:
-                    self.drive.confirm_all(self.drive.newest(task.name, job.spec.job)[2])
+                    launch = self.drive.launched(task.name, task.committing, job.spec.job)[2]
+                    self.drive.confirm_all(launch)
 
     def _check_stale(self, current: bool, before: Any, commands: list[Any]) -> None:
         if not current:

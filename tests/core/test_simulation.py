@@ -7,10 +7,12 @@ succeed and its output must be exact, whatever happens. A seed that fails is in 
 import heapq
 import itertools
 import random
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 from core.strategies import COMMAND, MAP_ONLY, MAP_REDUCE, SCRIPT, make_spec, make_step
 
@@ -33,6 +35,7 @@ from zmqmr.messages import (
     JobSpec,
     Kill,
     Launch,
+    Opened,
     OpenJob,
 )
 
@@ -41,10 +44,8 @@ Key = tuple[str, int]  # task, attempt
 
 RECORDS = 4  # in a split
 LONGEST = 2000.0  # virtual seconds; a job that lasts longer hangs
-DEATHS = 2  # losses that a job survives
-# Of a task. It survives three failures; the third may come by itself: when a job begins anew, an owner that
-# hears of it late forgets frames of the new attempts too, and after COMMIT_SECONDS they are run again.
-FAILURES = 1
+DEATHS = 2  # losses that a task survives
+FAILURES = 3  # of a task; it survives as many
 
 SHAPES = [
     [MAP_ONLY],
@@ -60,8 +61,20 @@ def partition_of(record: Record, partitions: int) -> int:
     return (record[0] * 5 + record[1]) % partitions
 
 
+class Spool:
+    """What a task yielded, on a worker's drive."""
+
+    def __init__(self, launch: Launch, records: list[Record], report: AttemptDone):
+        self.stage, self.report = launch.stage, report
+        self.parts = {number: _part_of(records, number, launch) for number in range(launch.partitions)}
+
+
+def _part_of(records: list[Record], partition: int, launch: Launch) -> list[Record]:
+    return [record for record in records if partition_of(record, launch.partitions) == partition]
+
+
 class Agent:
-    """One epoch of a worker: frames wait for their attempt's commit; all is lost when it ends."""
+    """One epoch of a worker: frames wait for their attempt's commit; when it ends, its spools are left."""
 
     def __init__(self, world: "World", name: str, epoch: int, slots: int):
         self.world, self.name, self.epoch, self.slots = world, name, epoch, slots
@@ -72,8 +85,14 @@ class Agent:
         self.held: dict[tuple[int, str, int], dict[int, list[list[Record]]]] = {}
         self.partitions: dict[tuple[int, int], list[Record]] = {}  # committed, by stage and partition
         self.parts: dict[tuple[int, int], list[Record]] = {}  # committed part files, by stage and number
-        self.applied: set[tuple[int, str]] = set()
+        self.applied: set[tuple[int, str, int]] = set()
         self.waiting: list[Commit] = []
+        self.fresh: dict[Key, Spool] = {}  # of attempts that are not committed
+
+    @property
+    def spools(self) -> dict[str, Spool]:
+        """Those kept on the drive, which outlives the agent."""
+        return self.world.drives.setdefault(self.name, {})
 
     @property
     def endpoint(self) -> str:
@@ -100,13 +119,17 @@ class Agent:
             self.running.clear()
         else:
             assert isinstance(message, OpenJob)
+            self.report(Opened(message.spec.job, self.epoch, tuple(sorted(self.spools))))
 
     # --- attempts ----------------------------------------------------------------------------
 
     def _launch(self, launch: Launch) -> None:
         self.running.add((launch.task, launch.attempt))
+        if launch.replay:
+            self.world.later(0.01, lambda: self._replay(launch))
+            return
         records = self._input(launch)
-        seconds = self.world.random.expovariate(1.0)
+        seconds = self.world.random.expovariate(1.0) * (30 if self.world.chance(0.05) else 1)
         self.world.later(seconds, lambda: self._finish(launch, records))
         if self.world.chance(0.2):
             message = AttemptProgress(launch.job, launch.task, launch.attempt, self.epoch, 1, 1)
@@ -120,34 +143,67 @@ class Agent:
         return list(self.parts[launch.source, launch.number])
 
     def _finish(self, launch: Launch, records: list[Record]) -> None:
-        if not self.alive or (launch.task, launch.attempt) not in self.running:
+        key = launch.task, launch.attempt
+        if not self.alive or key not in self.running:
             return
         if self.world.may_fail(launch.task, 0.1):
-            self._end_attempt(launch.task, launch.attempt, "bad luck")
+            self._end_attempt(*key, "bad luck")
             return
-        self.running.discard((launch.task, launch.attempt))
-        frames = self._send_frames(launch, records)
-        if not launch.partitions:
-            self.output[launch.task, launch.attempt] = records
+        if launch.source is not None and self.world.may_fail(launch.task, 0.05):
+            self.partitions.pop((launch.source, launch.number), None)
+            self.applied -= {each for each in self.applied if each[::2] == (launch.source, launch.number)}
+            self._end_attempt(*key, "its input is not what was written", damaged=True)
+            return
         step = str(launch.links[0][0] if launch.links else 0)
         counters = {step: {"records": {"read": len(records)}}}
-        self.report(AttemptDone(launch.job, launch.task, launch.attempt, self.epoch, counters, frames))
+        report = AttemptDone(launch.job, launch.task, launch.attempt, self.epoch, counters)
+        self.running.discard(key)
+        if launch.partitions:
+            self.fresh[key] = Spool(launch, records, report)
+            report = self.fresh[key].report = self._deliver(launch, self.fresh[key])
+        else:
+            self.output[key] = records
+        self.report(report)
 
-    def _send_frames(self, launch: Launch, records: list[Record]) -> tuple[FrameCount, ...]:
-        counts = []
-        for partition in range(launch.partitions):
-            mine = [record for record in records if partition_of(record, launch.partitions) == partition]
-            frames = [mine[start : start + 2] for start in range(0, len(mine), 2)]
-            for sequence, frame in enumerate(frames):
-                self.world.send_frame(self, launch, partition, sequence, frame)
-            if frames:
-                counts.append(FrameCount(partition, len(frames), len(mine)))
-        return tuple(counts)
+    def _replay(self, launch: Launch) -> None:
+        if not self.alive or (launch.task, launch.attempt) not in self.running:
+            return
+        spool = self.spools.get(launch.task)
+        if spool is None or self.world.chance(0.1):
+            self.spools.pop(launch.task, None)
+            self._end_attempt(launch.task, launch.attempt, "no such spool")
+            return
+        self.running.discard((launch.task, launch.attempt))
+        self.report(self._deliver(launch, spool))
 
-    def _end_attempt(self, task: str, attempt: int, reason: str) -> None:
+    def _deliver(self, launch: Launch, spool: Spool) -> AttemptDone:
+        """Send what is for others; what is for this worker stays in the spool."""
+        counts, undelivered = [], []
+        for partition, records in spool.parts.items():
+            owner = launch.owners[partition]
+            frames = [records[start : start + 2] for start in range(0, len(records), 2)]
+            sent = 0
+            if owner and owner != self.endpoint:
+                if not self.world.is_alive(owner):
+                    undelivered.append(partition)
+                for sequence, frame in enumerate(frames):
+                    self.world.send_frame(self, launch, partition, sequence, frame)
+                sent = len(frames)
+            if records:
+                counts.append(FrameCount(partition, sent, len(records), zlib.crc32(repr(records).encode())))
+        return msgspec.structs.replace(
+            spool.report,
+            attempt=launch.attempt,
+            epoch=self.epoch,
+            frames=tuple(counts),
+            undelivered=tuple(undelivered),
+        )
+
+    def _end_attempt(self, task: str, attempt: int, reason: str, damaged: bool = False) -> None:
         if (task, attempt) in self.running:
             self.running.discard((task, attempt))
-            self.report(AttemptFailed("job", task, attempt, self.epoch, Failure(reason)))
+            failure = Failure(reason, damaged=damaged)
+            self.report(AttemptFailed("job", task, attempt, self.epoch, failure))
 
     # --- commits -----------------------------------------------------------------------------
 
@@ -160,26 +216,28 @@ class Agent:
     def _commit_what_is_complete(self) -> None:
         for commit in list(self.waiting):
             held = self.held.get((commit.stage, commit.task, commit.attempt), {})
-            if all(len(held.get(count.partition, ())) == count.frames for count in commit.frames):
+            if all(len(held.get(count.partition, ())) >= count.frames for count in commit.frames):
                 self.waiting.remove(commit)
                 self._commit(commit, held)
 
     def _commit(self, commit: Commit, held: dict[int, list[list[Record]]]) -> None:
-        fails = self.world.may_fail(commit.task, 0.05)
-        if commit.frames:
-            assert (commit.stage, commit.task) not in self.applied, "records of a task taken twice"
-            self.applied.add((commit.stage, commit.task))
-        for count in commit.frames:
-            into = self.partitions.setdefault((commit.stage, count.partition), [])
-            for frame in held[count.partition]:
-                into.extend(frame)
-            if fails:
-                break  # the disk is full after the first partition
-        if fails:
+        if self.world.may_fail(commit.task, 0.05):
             failure = Failure("the disk is full")
             self.report(CommitFailed(commit.job, commit.task, commit.attempt, self.epoch, failure))
             return
-        records = self.output.pop((commit.task, commit.attempt), None)
+        key = commit.task, commit.attempt
+        if key in self.fresh:
+            self.spools[commit.task] = self.fresh.pop(key)
+        for count in commit.frames:
+            joined = commit.stage, commit.task, count.partition
+            if joined not in self.applied:
+                self.applied.add(joined)
+                into = self.partitions.setdefault((commit.stage, count.partition), [])
+                if count.frames:
+                    into.extend(record for frame in held[count.partition] for record in frame)
+                else:
+                    into.extend(self.spools[commit.task].parts[count.partition])
+        records = self.output.pop(key, None)
         if records is not None:
             number = int(commit.task.rpartition("-")[2])
             self.parts[commit.stage, number] = records
@@ -190,6 +248,7 @@ class Agent:
         for key in [key for key in self.held if key[1:] == (message.task, message.attempt)]:
             del self.held[key]
         self.output.pop((message.task, message.attempt), None)
+        self.fresh.pop((message.task, message.attempt), None)
         self.waiting = [
             commit
             for commit in self.waiting
@@ -199,7 +258,7 @@ class Agent:
     def _end_stage(self, stage: int) -> None:
         self.waiting = [commit for commit in self.waiting if commit.stage != stage]
         self.applied = {entry for entry in self.applied if entry[0] != stage}
-        for table in (self.held, self.partitions, self.parts):
+        for table in (self.held, self.partitions):
             for key in [key for key in table if key[0] == stage]:
                 del table[key]  # type: ignore[attr-defined]
 
@@ -214,6 +273,7 @@ class World:
         self.output: dict[tuple[int, int], list[Record]] = {}
         self.ended: list[JobEnded] = []
         self.agents: dict[str, Agent] = {}  # alive, by name
+        self.drives: dict[str, dict[str, Spool]] = {}  # of the hosts
         self.registered: dict[str, Agent] = {}  # whom the coordinator means by a name
         self.lose_frames = self.chance(0.3)
         self._failures: Counter[str] = Counter()
@@ -267,6 +327,9 @@ class World:
 
         self.deliver(f"{sender.endpoint} {launch.task} {launch.attempt}", endpoint, arrive)
 
+    def is_alive(self, endpoint: str) -> bool:
+        return any(agent.endpoint == endpoint and agent.alive for agent in self.agents.values())
+
     def _handle(self, event: Any) -> None:
         for command in self.scheduler.handle(event, self.now):
             self._carry_out(command)
@@ -307,7 +370,7 @@ class World:
     def _misfortune(self, name: str) -> None:
         """A worker dies or is cut off, and a new one takes its place at once or much later."""
         agent = self.agents[name]
-        if self._deaths == DEATHS:
+        if self._deaths == DEATHS or not (agent.alive and agent.connected):
             return
         self._deaths += 1
         if self.chance(0.7):
@@ -317,6 +380,8 @@ class World:
 
         def come_back() -> None:
             agent.alive = False
+            if self.chance(0.4):
+                self.drives.pop(name, None)  # another host takes its place
             self.join(name, agent.slots)
 
         self.later(back, come_back)
@@ -369,7 +434,7 @@ def test_every_job_ends_with_exact_output(seed: int) -> None:
     last = max(stage for stage, _ in world.output)
     records = Counter(record for (stage, _), part in world.output.items() if stage == last for record in part)
     assert records == Counter((split, number) for split in range(splits) for number in range(RECORDS))
-    read = sum(groups["records"]["read"] for groups in ended.counters if groups)
+    read = sum(groups["records"]["read"] for groups in ended.counters if groups)  # each task counted once
     assert read == splits * RECORDS * len(ended.stages)
     for agent in world.agents.values():
         assert not agent.running, "an attempt outlives its job"

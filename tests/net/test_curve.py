@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zmqmr.errors import UsageError
-from zmqmr.net.curve import ROLES, AuthorizedKeys, load_keys, make_keys
+from zmqmr.net.curve import AuthorizedKeys, load_keys, make_keys
+from zmqmr.net.endpoints import ROLES
 
 KEY = b"rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"  # the one of ZeroMQ's manual
 

@@ -34,11 +34,18 @@ class Place:
         return found
 
     def files(self) -> list[str]:
-        """What lies in the temporary folder."""
-        return sorted(os.listdir(self.temporary))
+        """What lies in the temporary folder, without what a later job can use of one that did not succeed."""
+        found = []
+        for folder, folders, names in os.walk(self.temporary):
+            path = Path(folder).relative_to(self.temporary)
+            if len(path.parts) == 5 and path.parts[2] == "agent" and path.name == "spools":
+                folders.clear()
+            elif names or not folders:
+                found += [str(path / name) for name in names] or [str(path)]
+        return sorted(path for path in found if path != ".")
 
     def assert_nothing_left(self) -> None:
-        """No process and no file of the run is there, or they go while we wait."""
+        """No process and no file of the run is there, or they go while we wait; see `files`."""
         wait_until(lambda: not self.processes() and not self.files(), self._story)
 
     def _story(self) -> str:

@@ -16,6 +16,7 @@ def test_after_success(place: Place, words: Path, tmp_path: Path, job: str) -> N
     ended = run_zmqmr(job, [], [words], tmp_path / "out", environ=place.environ(**SMALL))
     assert ended.rc == 0, ended.stderr
     place.assert_nothing_left()
+    assert os.listdir(place.temporary) == []
 
 
 def test_after_success_with_output_on_stdout_and_input_on_stdin(place: Place, words: Path) -> None:

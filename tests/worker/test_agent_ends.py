@@ -36,7 +36,7 @@ def end_with_an_open_job(place: Path, goodbye: bytes) -> Path:
         lifeline=lifeline,
         spare=None,
     )
-    job = HostedJob(spec, str(place / "data"), Settings(), 1, agent.epoch, agent.send, None)
+    job = HostedJob(spec, [str(place / "data")], Settings(), 1, agent.epoch, "", agent.send, None)
     part = output / "part-00000"
     part.write_text("committed\n")
     job._committed.append(str(part))
@@ -44,7 +44,7 @@ def end_with_an_open_job(place: Path, goodbye: bytes) -> Path:
     agent.jobs[spec.job] = job
     agent.run()
     os.close(lifeline)
-    assert not (place / "data").exists()
+    assert not any((place / "data").iterdir())
     return part
 
 

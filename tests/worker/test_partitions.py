@@ -24,7 +24,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
     def partitions(
         sort: Sequence[str] = ("sort",), run_bytes: int = 10_000, hold_bytes: int = 10_000
     ) -> Partitions:
-        made.append(Partitions(str(tmp_path / "shuffle"), sort, "1M", run_bytes, hold_bytes, 2))
+        made.append(Partitions([str(tmp_path / "shuffle")], sort, "1M", run_bytes, hold_bytes, 2))
         return made[-1]
 
     yield partitions
@@ -57,7 +57,7 @@ def outcome(partitions: Partitions, number: int) -> list[str] | SpillError:
 def content(partitions: Partitions, number: int) -> bytes:
     runs = outcome(partitions, number)
     assert isinstance(runs, list)
-    return b"".join(merged(runs, ("sort",), "1M", partitions.directory, 4096))
+    return b"".join(merged(runs, ("sort",), "1M", partitions.directories[0], 4096))
 
 
 def test_committed_records_come_out_sorted(make: Make) -> None:

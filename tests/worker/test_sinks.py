@@ -6,6 +6,7 @@ from pathlib import Path
 from threading import Event, Thread
 from zlib import crc32
 
+import msgspec
 import pytest
 import zmq
 from core.strategies import MAP_REDUCE, make_spec, make_split, make_step
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mrjob.protocol import JSONProtocol, RawProtocol
 
+from zmqmr.data.spools import Spool
 from zmqmr.messages import FrameCount, Launch, Partitioner, Run, Step
 from zmqmr.net.frames import unpack
 from zmqmr.net.sockets import acknowledge, shuffle_server
@@ -69,13 +71,14 @@ def result() -> Iterator[int]:
 
 
 def make_attempt(
-    result: int, step: Step = MAP_REDUCE, endpoint: str = "", output: str = "", **settings: int
+    result: int, step: Step = MAP_REDUCE, endpoint: str = "", output: str = "", **settings: float
 ) -> Attempt:
     partitions = PARTITIONS if endpoint else 0
     launch = Launch(
         "job", "map-0-00000", 1, 0, 0, ((0, "mapper"),), False, make_split(0), None, partitions,
         (endpoint,) * partitions, 1,
     )  # fmt: skip
+    output = output or endpoint.removeprefix("ipc://") + ".spool"
     run = Run(launch, 7, (), "/nowhere", output, "")
     return Attempt(run, make_spec(step), None, Settings(**settings), result)  # type: ignore[arg-type]
 
@@ -198,6 +201,43 @@ def test_a_small_bound_of_lines_does_not_bound_what_many_records_of_a_key_take(
     shuffle.add_all([("key", "x" * 80)] * 20_000)
     (lines,) = received(owner, shuffle.close()).values()
     assert len(lines) == 20_000
+
+
+def test_records_of_our_own_partitions_are_in_the_spool_only_and_all_are_there(
+    owner: Owner, result: int
+) -> None:
+    attempt = make_attempt(result, endpoint=owner.endpoint)
+    ours = "ipc://ourselves"
+    owners = (ours, owner.endpoint, "", owner.endpoint, ours)
+    launch = msgspec.structs.replace(attempt.launch, owners=owners)
+    attempt.run = msgspec.structs.replace(attempt.run, launch=launch, shuffle=ours)
+    attempt.launch = launch
+    shuffle = Shuffle(attempt, JSONProtocol().write, marked=False)
+    pairs = [(f"key {number}", number) for number in range(200)]
+    shuffle.add_all(pairs)
+    counts = {count.partition: count for count in shuffle.close()}
+    assert [bool(counts[number].frames) for number in range(PARTITIONS)] == [False, True, False, True, False]
+    spool = Spool(attempt.run.output)
+    kept = {number: b"".join(spool.blocks(number)) for number in range(PARTITIONS)}
+    assert sorted(line for part in kept.values() for line in lines_of(part)) == sorted(
+        JSONProtocol().write(key, value) for key, value in pairs
+    )
+    for number, part in kept.items():
+        assert (counts[number].bytes, counts[number].crc32) == (len(part), crc32(part))
+    for number, lines in received(owner, tuple(counts[number] for number in (1, 3))).items():
+        assert lines_of(kept[number]) == lines
+
+
+def test_an_owner_that_does_not_answer_is_named_and_the_spool_has_its_records(
+    tmp_path: Path, result: int
+) -> None:
+    attempt = make_attempt(result, endpoint=f"ipc://{tmp_path}/nobody", answer_seconds=0.2)
+    shuffle = Shuffle(attempt, JSONProtocol().write, marked=False)
+    shuffle.add_all([("key", 1)])
+    (count,) = shuffle.close()
+    assert attempt.done(()).undelivered == tuple(range(PARTITIONS))
+    assert count.frames == 0
+    assert b"".join(Spool(attempt.run.output).blocks(count.partition)) == b'"key"\t1\n'
 
 
 @given(st.lists(st.binary(max_size=5).map(lambda line: line.replace(b"\n", b" "))))

@@ -2,11 +2,14 @@
 
 import argparse
 import time
+from typing import TYPE_CHECKING
 
 from zmqmr.cli.services import add_coordinator_options, ask
 from zmqmr.cli.workers import show
 from zmqmr.errors import EXIT_JOB_FAILED, EXIT_OK
-from zmqmr.messages import Drain, ListWorkers, WorkerList
+
+if TYPE_CHECKING:
+    from zmqmr.messages import WorkerList
 
 POLL_SECONDS = 0.5
 
@@ -29,6 +32,8 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def run(args: argparse.Namespace) -> int:
     """Print the workers; 1 when the worker is still needed, after waiting if that was asked for."""
+    from zmqmr.messages import Drain, ListWorkers
+
     deadline = time.monotonic() + args.wait
     found = ask(args, Drain(args.name))
     while _needed(found, args.name) and time.monotonic() < deadline:
@@ -38,5 +43,5 @@ def run(args: argparse.Namespace) -> int:
     return EXIT_JOB_FAILED if _needed(found, args.name) else EXIT_OK
 
 
-def _needed(found: WorkerList, name: str) -> bool:
+def _needed(found: "WorkerList", name: str) -> bool:
     return any(worker.name == name and worker.needed for worker in found.workers)

@@ -3,7 +3,7 @@
 import argparse
 
 from zmqmr.errors import EXIT_OK
-from zmqmr.net.curve import ROLES, make_keys
+from zmqmr.net.endpoints import ROLES
 
 
 def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -18,6 +18,8 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def run(args: argparse.Namespace) -> int:
     """Make the keys and print the paths of their files. UsageError when one is there already."""
+    from zmqmr.net.curve import make_keys
+
     for path in make_keys(args.directory, tuple(dict.fromkeys(args.role or ROLES))):
         print(path)
     return EXIT_OK

@@ -1,12 +1,28 @@
 """zmqmr: the command with everything but running a job; `zmqmr-run` does that."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
 from zmqmr import __version__
-from zmqmr.cli import coordinator, doctor, drain, drill, keygen, replay, worker, workers
-from zmqmr.errors import EXIT_INTERRUPTED, ZmqmrError
+from zmqmr.cli import (
+    attach,
+    coordinator,
+    doctor,
+    drain,
+    drill,
+    gc,
+    jobs,
+    keygen,
+    kill,
+    logs,
+    replay,
+    show,
+    worker,
+    workers,
+)
+from zmqmr.errors import EXIT_INTERRUPTED, EXIT_JOB_FAILED, ZmqmrError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -14,14 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="zmqmr", description="Run mrjob jobs over ZeroMQ.")
     parser.add_argument("--version", action="version", version=f"zmqmr {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    doctor.add_command(commands)
-    replay.add_command(commands)
-    drill.add_command(commands)
-    coordinator.add_command(commands)
-    worker.add_command(commands)
-    keygen.add_command(commands)
-    workers.add_command(commands)
-    drain.add_command(commands)
+    on_this_machine = (jobs, show, logs, attach, kill, gc, replay, drill, doctor)
+    for command in (*on_this_machine, coordinator, worker, keygen, workers, drain):
+        command.add_command(commands)
     args = parser.parse_args(argv)
     try:
         status: int = args.run(args)
@@ -31,6 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+    except BrokenPipeError:  # `| head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return EXIT_JOB_FAILED
 
 
 if __name__ == "__main__":

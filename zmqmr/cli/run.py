@@ -22,6 +22,9 @@ Runs an mrjob job over ZeroMQ, on all cores of this machine. Without inputs it r
   zmqmr-run job.py -o out logs/*.gz          write the output to the folder out
   zmqmr-run job.py -r inline input.txt       use one of mrjob's own runners instead
   zmqmr-run job.py --help -r zeromq          show every switch
+  zmqmr-run job.py --detach input.txt        print the job's id and return; see `zmqmr attach`
+  zmqmr-run job.py --resume input.txt        take up what an earlier run of this command left
+  zmqmr-run --resume JOB                     the same for a job of `zmqmr jobs`
 
 Exit status: 0 done, 1 the job failed, 2 wrong usage or input, 3 the coordinator was lost, 130 interrupted.
 `zmqmr doctor` checks this machine.
@@ -58,6 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: Sequence[str]) -> int:
     if not args:
         raise UsageError(f"no job file is given\n\n{HELP.rstrip()}")
+    if args[0] == "--resume":
+        args = _resumed(args[1:])
     path, *rest = args
     if path.startswith("-"):
         raise UsageError(f"the job file comes first, then its switches: zmqmr-run JOB.py {path} ...")
@@ -69,6 +74,30 @@ def _run(args: Sequence[str]) -> int:
     run_job_file(path, rest if wants_help else ["-r", hook.ALIAS, *rest])
     sys.stdout.flush()
     return EXIT_OK
+
+
+def _resumed(args: Sequence[str]) -> list[str]:
+    """The command that takes up the job that `args` begins with: the command after it, or else the job's
+    own, whose directory this process enters."""
+    from zmqmr.client.records import Records
+    from zmqmr.client.resume import STANDARD_INPUT
+    from zmqmr.settings import Settings
+
+    if not args:
+        raise UsageError("--resume needs the id of a job; `zmqmr jobs` lists them")
+    record = Records.of(Settings.from_environ()).find(args[0])
+    if len(args) > 1:
+        path, *rest = args[1:]
+        return [path, "--resume-from", record.job, *rest]
+    if any(each.path == STANDARD_INPUT for each in record.inputs) and sys.stdin and sys.stdin.isatty():
+        raise UsageError(f"{record.job} read its standard input; give that again, with < or |")
+    if not record.script:
+        raise UsageError(f"{record.job} was run by a program; run that again")
+    try:
+        os.chdir(record.cwd)
+    except OSError as error:
+        raise UsageError(f"cannot enter {record.cwd}, where {record.job} ran: {error.strerror}") from error
+    return [record.script, "--resume-from", record.job, *record.arguments]
 
 
 def _fail(message: str, exit_code: int) -> int:

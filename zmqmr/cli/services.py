@@ -5,14 +5,15 @@ import fcntl
 import os
 import resource
 import sys
+from typing import TYPE_CHECKING
 
 from zmqmr.errors import CoordinatorUnreachable, UsageError
-from zmqmr.messages import ToOperator, WorkerList, decode, encode
-from zmqmr.net.curve import Keys, load_keys
 from zmqmr.net.endpoints import check_endpoint
-from zmqmr.net.gate import Refusal
-from zmqmr.net.sockets import context, control_client
 from zmqmr.settings import Settings
+
+if TYPE_CHECKING:
+    from zmqmr.messages import WorkerList
+    from zmqmr.net.curve import Keys
 
 CONTROL_ENDPOINT = "tcp://127.0.0.1:2681"
 OTHER_FILES = 1024  # a service has open besides its connections
@@ -37,10 +38,12 @@ def add_key_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def keys_of(args: argparse.Namespace, *roles: str) -> Keys | None:
+def keys_of(args: argparse.Namespace, *roles: str) -> "Keys | None":
     """The keys that the options name, of the first of `roles` whose secret is there; None without --keys."""
     if not args.keys:
         return None
+    from zmqmr.net.curve import load_keys
+
     present = [role for role in roles if os.path.exists(os.path.join(args.keys, f"{role}.secret"))]
     return load_keys(os.path.abspath(args.keys), (present or roles)[0], args.authorized_keys)
 
@@ -83,9 +86,13 @@ def take(directory: str, what: str) -> int:
     return descriptor
 
 
-def ask(args: argparse.Namespace, message: object) -> WorkerList:
+def ask(args: argparse.Namespace, message: object) -> "WorkerList":
     """Send one message to the coordinator and wait for its answer. CoordinatorUnreachable without one,
     UsageError when it refuses."""
+    from zmqmr.messages import encode
+    from zmqmr.net.gate import Refusal
+    from zmqmr.net.sockets import context, control_client
+
     zmq_context = context()
     socket = control_client(
         zmq_context,
@@ -111,7 +118,9 @@ def ask(args: argparse.Namespace, message: object) -> WorkerList:
         zmq_context.term()
 
 
-def _answer(frame: bytes, coordinator: str) -> WorkerList:
+def _answer(frame: bytes, coordinator: str) -> "WorkerList":
+    from zmqmr.messages import ToOperator, WorkerList, decode
+
     answer = decode(frame, ToOperator)
     if isinstance(answer, WorkerList):
         return answer

@@ -77,21 +77,25 @@ def run(args: argparse.Namespace) -> int:
     # Forked before there is a ZeroMQ context, whose threads no fork may have.
     spare = ExecutorProcess.fork(close=locks)
     say(f"worker {name} listens at {args.listen} and offers {slots} slots to {args.coordinator}")
-    run_agent(
-        {
-            "name": name,
-            "coordinator": args.coordinator,
-            "shuffle": args.listen,
-            "directory": directories[0],
-            "more_directories": directories[1:],
-            "slots": slots,
-            "settings": settings,
-            "lifeline": None,
-            "spare": spare,
-            "keys": keys,
-            "notifier": Notifier.from_environ(),
-        }
-    )
+    try:
+        run_agent(
+            {
+                "name": name,
+                "coordinator": args.coordinator,
+                "shuffle": args.listen,
+                "directory": directories[0],
+                "more_directories": directories[1:],
+                "slots": slots,
+                "settings": settings,
+                "lifeline": None,
+                "spare": spare,
+                "keys": keys,
+                "notifier": Notifier.from_environ(),
+            }
+        )
+    finally:
+        for directory in directories:
+            shutil.rmtree(directory, ignore_errors=True)
     return EXIT_OK
 
 

@@ -2,12 +2,13 @@
 
 import argparse
 import sys
-
-import msgspec
+from typing import TYPE_CHECKING
 
 from zmqmr.cli.services import add_coordinator_options, ask
 from zmqmr.errors import EXIT_OK
-from zmqmr.messages import ListWorkers, WorkerInfo, WorkerList
+
+if TYPE_CHECKING:
+    from zmqmr.messages import WorkerInfo, WorkerList
 
 _HEADS = ("NAME", "HOST", "STATE", "SLOTS", "FREE", "NEEDED", "HEARD", "VERSION", "PYTHON")
 
@@ -21,12 +22,16 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def run(args: argparse.Namespace) -> int:
     """Print a line for each worker. CoordinatorUnreachable without an answer."""
+    from zmqmr.messages import ListWorkers
+
     show(ask(args, ListWorkers()), args.json)
     return EXIT_OK
 
 
-def show(found: WorkerList, as_json: bool) -> None:
+def show(found: "WorkerList", as_json: bool) -> None:
     """Print workers as a table or as JSON."""
+    import msgspec
+
     if as_json:
         sys.stdout.buffer.write(msgspec.json.encode(found.workers) + b"\n")
         return
@@ -36,7 +41,7 @@ def show(found: WorkerList, as_json: bool) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def _row(worker: WorkerInfo) -> tuple[str, ...]:
+def _row(worker: "WorkerInfo") -> tuple[str, ...]:
     return (
         worker.name,
         worker.host,

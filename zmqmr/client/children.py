@@ -20,6 +20,7 @@ def _coordinator(arguments: dict[str, Any]) -> None:
 
     name_process("zmqmr-coord")
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    _outlive_terminal()
     settings: Settings = arguments["settings"]
     state = State()
     page = StatusServer(state.snapshot, settings.status_port) if settings.status_port else None
@@ -43,7 +44,14 @@ def _agent(arguments: dict[str, Any]) -> None:
 
     # Forked before the agent has a ZeroMQ context, whose threads no fork may have.
     spare = ExecutorProcess.fork(close=[arguments["lifeline"]])
+    _outlive_terminal()
     run_agent({**arguments, "spare": spare})
+
+
+def _outlive_terminal() -> None:
+    """When a terminal closes, its client ends the job, or has left that to the agent. A handler, because
+    what is only ignored stays ignored in the programs that this process starts."""
+    signal.signal(signal.SIGHUP, lambda number, frame: None)
 
 
 MAINS: dict[str, Callable[[dict[str, Any]], None]] = {"coordinator": _coordinator, "agent": _agent}

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import NoReturn
 
+from zmqmr.client.callers import driven_by_run_job
 from zmqmr.client.texts import printable
 from zmqmr.errors import EXIT_INTERRUPTED, EXIT_USAGE, InputError, ZmqmrError
 
@@ -30,6 +31,15 @@ class Terminated(KeyboardInterrupt):
         self.exit_code = 128 + number
 
 
+class Left(KeyboardInterrupt):
+    """Another interrupt came while the job was being killed: nobody waits for that any longer."""
+
+    exit_code = EXIT_INTERRUPTED
+
+    def __init__(self, job: str):
+        super().__init__(f"interrupted again; {job} is being killed meanwhile")
+
+
 @contextlib.contextmanager
 def said_to_user(*, constructing: bool = False) -> Iterator[None]:
     """Turns errors inside into one line and SystemExit, when run_job drives the runner.
@@ -39,15 +49,16 @@ def said_to_user(*, constructing: bool = False) -> Iterator[None]:
     try:
         yield
     except ZmqmrError as error:
-        if not _driven_by_run_job():
+        if not driven_by_run_job():
             raise
         _end(str(error), error.exit_code)
     except KeyboardInterrupt as error:
-        if not _driven_by_run_job():
+        if not driven_by_run_job():
             raise
-        _end("interrupted", getattr(error, "exit_code", EXIT_INTERRUPTED))
+        said = str(error) if isinstance(error, Left) else "interrupted"
+        _end(said, getattr(error, "exit_code", EXIT_INTERRUPTED))
     except (ValueError, TypeError, OSError) as error:
-        if not constructing or not _driven_by_run_job():
+        if not constructing or not driven_by_run_job():
             raise
         log.debug("mrjob refuses the job's options", exc_info=True)
         _end(str(error), EXIT_USAGE)
@@ -97,20 +108,6 @@ def uninterrupted(function: Callable[[], object]) -> None:
 
 def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
     raise Terminated(number)
-
-
-def _driven_by_run_job() -> bool:
-    """Whether MRJob.run_job is among the callers of this function."""
-    job_module = sys.modules.get("mrjob.job")
-    if job_module is None:
-        return False
-    code = job_module.MRJob.run_job.__code__
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code is code:
-            return True
-        frame = frame.f_back
-    return False
 
 
 def _end(message: str, exit_code: int) -> NoReturn:

@@ -5,7 +5,6 @@ clean up and end. They are forked, which takes milliseconds, while this process 
 with more threads may hold locks that a fork would keep locked for ever, so there they are executed.
 """
 
-import logging
 import os
 import shutil
 import signal
@@ -15,38 +14,18 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import zmq
-
-from zmqmr import __version__
-from zmqmr.client.endings import uninterrupted
-from zmqmr.errors import CoordinatorUnreachable, ProtocolError, UsageError
-from zmqmr.messages import (
-    Attach,
-    AttemptReport,
-    Cancel,
-    FromClient,
-    JobEnded,
-    JobSpec,
-    JobUnknown,
-    JobUpdate,
-    Refused,
-    Submit,
-    ToClient,
-    decode,
-    encode,
-)
-from zmqmr.net.sockets import CONTROL_BYTES
+from zmqmr.client.endings import Left, log, uninterrupted
+from zmqmr.data import places
+from zmqmr.errors import CoordinatorUnreachable, UsageError
+from zmqmr.messages import AttemptReport, JobEnded, JobSpec, JobUpdate
 from zmqmr.settings import Settings
 from zmqmr.worker.spawn import ended, python_running
 
-log = logging.getLogger("mrjob.zeromq")
-
 _GOODBYE = b"bye"  # down the pipe by a client that cleans up itself: one that was killed says nothing
 
+Started = Callable[[str, dict[str, int]], None]
+
 _SOCKET_PATH_BYTES = 75  # of a directory: with a longer one, a socket's path exceeds what Unix allows, 107
-_SUBMITS = 20  # of one job, to coordinators that were killed before they had it
-_CANCEL_SECONDS = 15.0  # for a cancelled job to end
-_QUIET_MILLISECONDS = 500  # without a message; then look whether the children live
 _RESTARTS = 5  # of a child, for one client
 _END_SECONDS = 10.0  # children that have not ended by then are killed
 
@@ -54,13 +33,16 @@ _END_SECONDS = 10.0  # children that have not ended by then are killed
 class LocalCluster:
     """Coordinator and agent as children of this process; gone when the block is left."""
 
-    def __init__(self, settings: Settings, slots: int, directory: str):
-        """`slots`: attempts at a time. `directory`: where the session's own directory, with all
-        intermediate data, is made."""
+    def __init__(self, settings: Settings, slots: int, data: str, started: Started | None = None):
+        """`slots`: attempts at a time. `data`: the job's directory, made by `places.make`. `started` is told
+        the coordinator's endpoint and the processes, by what they are, whenever one has been started."""
         self.settings = settings
         self.slots = slots
         self.status_url = ""
-        self._parent_directory = directory
+        self.ended = True  # whether this process, and not the agent, has to clean up
+        self._data = data
+        self._job = ""
+        self._started = started
         self._children: dict[int, str] = {}  # pid -> what it is
         self._restarts: dict[str, int] = {}
         self._lives = 0  # of agents
@@ -68,7 +50,6 @@ class LocalCluster:
 
     def __enter__(self) -> "LocalCluster":
         self._sockets = tempfile.mkdtemp(prefix="zmqmr-", dir=_short_directory())
-        self._data = tempfile.mkdtemp(prefix="zmqmr-data-", dir=self._parent_directory)
         self._endpoint = f"ipc://{self._sockets}/coordinator"
         self._lifeline, self._lifeline_end = os.pipe()
         try:
@@ -79,19 +60,25 @@ class LocalCluster:
         return self
 
     def _start(self) -> None:
+        self.ended = False
         status, status_end = os.pipe()
         launch = self._fork if _has_one_thread() else self._execute
         launch("coordinator", {"status_line": status_end}, [self._lifeline_end, status])
         launch("agent", {}, [self._lifeline_end, status, status_end])
         os.close(status_end)
+        self._tell_started()
         with os.fdopen(status, "rb") as file:
             self.status_url = file.read(1000).decode()
+
+    def _tell_started(self) -> None:
+        if self._started is not None:
+            self._started(self._endpoint, {what: pid for pid, what in self._children.items()})
 
     def _arguments(self, what: str) -> dict[str, Any]:
         """What a child's main function is called with."""
         common = {"settings": self.settings, "lifeline": self._lifeline}
         if what == "coordinator":
-            journal = os.path.join(self._data, "journal")
+            journal = os.path.join(self._data, places.SESSION, "journal")
             return {**common, "endpoint": self._endpoint, "journal": journal, "status_line": None}
         self._lives += 1
         return {
@@ -99,9 +86,10 @@ class LocalCluster:
             "name": "local",
             "coordinator": self._endpoint,
             "shuffle": f"ipc://{self._sockets}/shuffle-{self._lives}",
-            "directory": os.path.join(self._data, f"agent-{self._lives}"),
+            "directory": os.path.join(self._data, places.AGENT),
             "slots": self.slots,
-            "leftovers": [self._sockets, self._parent_directory],
+            "leftovers": [self._sockets],
+            "data": self._data,
         }
 
     def _fork(self, what: str, more: dict[str, Any], close: list[int]) -> None:
@@ -133,60 +121,19 @@ class LocalCluster:
         A coordinator or agent that ends is started again: the journal and the other workers carry the job
         on. CoordinatorUnreachable when that happens too often.
         """
+        from zmqmr.client.follow import Follower, client_identity
         from zmqmr.net.sockets import context, control_client
 
+        self._job = spec.job
         zmq_context = context()
-        socket = control_client(zmq_context, self._endpoint, b"client:" + os.urandom(8).hex().encode())
+        socket = control_client(zmq_context, self._endpoint, client_identity())
         try:
-            submit = checked(Submit(spec, __version__))
-            socket.send(submit)
-            try:
-                return self._follow(socket, spec.job, submit, on_message)
-            except KeyboardInterrupt:
-                socket.send(encode(Cancel(spec.job)))
-                self._await_end(socket)
-                raise
+            follower = Follower(socket, spec.job, self._check_children, on_message)
+            follower.submit(spec)
+            return follower.wait()
         finally:
             socket.close()
             zmq_context.term()
-
-    def _follow(
-        self,
-        socket: Any,
-        job: str,
-        submit: bytes,
-        on_message: Callable[[JobUpdate | AttemptReport], None],
-    ) -> JobEnded:
-        poller = zmq.Poller()
-        poller.register(socket, zmq.POLLIN)
-        submits = 1
-        while True:
-            if not poller.poll(_QUIET_MILLISECONDS):
-                self._check_children()
-                socket.send(encode(Attach(job)))
-                continue
-            message = decode(socket.recv(), ToClient)
-            if isinstance(message, JobEnded):
-                return message
-            if isinstance(message, Refused):
-                raise CoordinatorUnreachable(f"the coordinator refused the job: {message.reason}")
-            if isinstance(message, JobUnknown):  # it was killed before it read the first
-                submits += 1
-                if submits > _SUBMITS:
-                    raise CoordinatorUnreachable(f"{_SUBMITS} coordinators did not take the job")
-                socket.send(submit)
-            else:
-                on_message(message)
-
-    def _await_end(self, socket: Any) -> None:
-        """Give a cancelled job time to end; what is left after that is killed with the children."""
-        deadline = time.monotonic() + _CANCEL_SECONDS
-        while time.monotonic() < deadline:
-            if socket.poll(_QUIET_MILLISECONDS):
-                if isinstance(decode(socket.recv(), ToClient), JobEnded | JobUnknown):
-                    return
-            else:
-                self._check_children()
 
     def _check_children(self) -> None:
         """Start a child that has ended again; CoordinatorUnreachable when it ends too often."""
@@ -205,17 +152,37 @@ class LocalCluster:
                 )
             log.warning("the %s process ended (%s) and is started again", what, how)
             self._execute(what, {}, [])
+            self._tell_started()
 
-    def __exit__(self, *_: object) -> None:
-        """Close the pipe, wait for the children, remove what is left. Another interrupt waits for that."""
-        uninterrupted(self._end)
+    def __exit__(self, _kind: object = None, error: object = None, _traceback: object = None) -> None:
+        """End the children, wait for them, remove the sockets.
+
+        After an interrupt they clean up alone, as after a client's death, so that another one can end the
+        waiting: it raises Left. Otherwise an interrupt waits.
+        """
+        if isinstance(error, Left):
+            self._close_lifeline(b"")
+        elif isinstance(error, KeyboardInterrupt):
+            self._close_lifeline(b"")
+            try:
+                self._await_children()
+            except KeyboardInterrupt:
+                raise Left(self._job) from None
+        else:
+            uninterrupted(self._end)
 
     def _end(self) -> None:
+        self._close_lifeline(_GOODBYE)
+        self._await_children()
+
+    def _close_lifeline(self, word: bytes) -> None:
         if self._lifeline >= 0:
-            os.write(self._lifeline_end, _GOODBYE)
+            os.write(self._lifeline_end, word)
             os.close(self._lifeline)
             os.close(self._lifeline_end)
             self._lifeline = -1
+
+    def _await_children(self) -> None:
         deadline = time.monotonic() + _END_SECONDS
         while self._children:
             for pid in list(self._children):
@@ -227,22 +194,8 @@ class LocalCluster:
                 deadline = float("inf")
             if self._children:
                 time.sleep(0.002)
-        for directory in (self._data, self._sockets):
-            shutil.rmtree(directory, ignore_errors=True)
-
-
-def checked(submit: Submit) -> bytes:
-    """The message as bytes, if a coordinator takes it; UsageError otherwise."""
-    try:
-        frame = encode(submit)
-        decode(frame, FromClient)
-    except (UnicodeEncodeError, ProtocolError) as error:
-        raise UsageError(f"the job cannot be submitted: {error}; check its switches and settings") from error
-    if len(frame) > CONTROL_BYTES:
-        raise UsageError(
-            f"the description of the job has {len(frame)} bytes, {CONTROL_BYTES} fit; give fewer inputs"
-        )
-    return frame
+        shutil.rmtree(self._sockets, ignore_errors=True)
+        self.ended = True
 
 
 def _short_directory() -> str:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-OWN = frozenset({"skip_bad_records", "task_runner_alias"})
+OWN = frozenset({"detach", "resume", "resume_from", "skip_bad_records", "task_runner_alias"})
 LOCAL = frozenset(
     {"hadoop_version", "num_cores", "sort_bin"}
 )  # of mrjob's local runner, with the same meaning
@@ -12,6 +12,43 @@ SPARK_ONLY = frozenset({"spark_args", "spark_submit_bin"})
 def runner_options() -> dict[str, dict[str, Any]]:
     """The options to merge into mrjob.options._RUNNER_OPTS, in its format."""
     return {
+        "detach": {
+            "switches": [
+                (
+                    ["--detach"],
+                    {
+                        "action": "store_true",
+                        "help": (
+                            "Print the job's id and return at once; the job goes on. `zmqmr attach JOB`"
+                            " follows it and prints its output, unless that goes to --output-dir."
+                            " (zeromq only)"
+                        ),
+                    },
+                )
+            ]
+        },
+        "resume": {
+            "switches": [
+                (
+                    ["--resume"],
+                    {
+                        "action": "store_true",
+                        "help": (
+                            "Take up the newest run of this command that did not succeed: tasks whose input,"
+                            " code and settings are the same do not run again. (zeromq only)"
+                        ),
+                    },
+                )
+            ]
+        },
+        "resume_from": {
+            "switches": [
+                (
+                    ["--resume-from"],
+                    {"metavar": "JOB", "help": "As --resume, but take up the job JOB. (zeromq only)"},
+                )
+            ]
+        },
         "skip_bad_records": {
             "switches": [
                 (

@@ -2,27 +2,36 @@
 
 import os
 import re
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from types import FrameType
+from functools import partial
 from typing import Any
 
+import msgspec
 from mrjob.bin import MRJobBinRunner
 from mrjob.conf import combine_dicts, combine_local_envs
-from mrjob.job import MRJob
 from mrjob.step import StepFailedException
 
-from zmqmr.client import jobspec, options
-from zmqmr.client.endings import log, nothing_started, said_to_user, signals_clean_up, uninterrupted
+from zmqmr.client import jobspec, options, resume
+from zmqmr.client.callers import driven_by_run_job, job_that_makes_runner
+from zmqmr.client.endings import (
+    log,
+    nothing_started,
+    said_to_user,
+    signals_clean_up,
+    uninterrupted,
+)
 from zmqmr.client.jobconf import is_nline
 from zmqmr.client.progress import Progress
+from zmqmr.client.records import Record, Records
+from zmqmr.client.resume import Earlier
+from zmqmr.client.session import Run, Session, describe
 from zmqmr.client.texts import one_line
-from zmqmr.data import outputs
+from zmqmr.data import outputs, places
 from zmqmr.data.sort import check_sort
 from zmqmr.errors import UsageError
 from zmqmr.ids import job_id
-from zmqmr.messages import InputFile, JobEnded, JobSpec, JobUpdate
+from zmqmr.messages import AttemptReport, InputFile, JobEnded, JobSpec, JobUpdate
 from zmqmr.settings import Settings
 
 _LOCK = "exec 9>/tmp/wrapper.lock."  # how a line of mrjob's setup script begins
@@ -45,9 +54,13 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
     def __init__(self, **kwargs: Any):
         self._foreign: set[str] = set()
         self._counters: list[dict[str, dict[str, int]]] = []
-        self._job_class = _class_that_makes_runner()
+        self._job_class, self._prints = job_that_makes_runner()
+        self._detached = False  # whether another process has taken the job over
+        self._left = False  # whether the agent cleans up alone
+        self._keeps = False  # whether a later job can use what is left of this one
         self._failed_step: int | None = None
         self._output_dir: str | None
+        self._local_tmp_dir: str | None
         self._setup_wrapper_script_path: str | None
         try:
             with said_to_user(constructing=True):
@@ -134,17 +147,26 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
         return job_id(super()._make_unique_job_key(label, owner))
 
     def _get_local_tmp_dir(self) -> str:
-        new = not self._local_tmp_dir
-        try:
-            directory = super()._get_local_tmp_dir()
-            if new:
-                os.chmod(directory, 0o700)
-        except OSError as error:
-            raise UsageError(f"cannot make a temporary directory: {error}; set local_tmp_dir") from error
-        return directory
+        """The session's part of the job's directory; see zmqmr.data.places."""
+        if not self._local_tmp_dir:
+            try:
+                data = places.make(places.base_directory(self._opts["local_tmp_dir"]), self.get_job_key())
+            except OSError as error:
+                raise UsageError(f"cannot make a temporary directory: {error}; set local_tmp_dir") from error
+            self._lock = places.lock(data)  # held until this process and those it forks have ended
+            self._local_tmp_dir = os.path.join(data, places.SESSION)
+        return self._local_tmp_dir
+
+    @property
+    def _data(self) -> str:
+        return os.path.dirname(self._get_local_tmp_dir())
 
     def _cleanup_local_tmp(self) -> None:
-        uninterrupted(super()._cleanup_local_tmp)
+        if self._local_tmp_dir and not self._detached and not self._left:
+            clean_up = places.prune if self._keeps else places.remove
+            uninterrupted(partial(clean_up, self._data))
+            os.close(self._lock)
+        self._local_tmp_dir = None
 
     # --- running -----------------------------------------------------------------------------
 
@@ -173,17 +195,63 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
             with nothing_started():
                 settings = Settings.from_environ()
                 spec, step_output, output = self._prepare(settings, undo)
-            ended = self._submit(spec, settings)
+                record = describe(self, spec, settings, self._data, self._prints)
+                earlier = self._take_up(record, settings, undo)
+                if earlier is not None and earlier.usable(record):
+                    spec = msgspec.structs.replace(spec, reuse=earlier.spools)
+            run = Run(spec, settings, Session(settings, record), step_output, output, earlier)
+            if self._opts["detach"]:
+                self._detach(run, undo)
+            else:
+                self._follow(run)
+            undo.pop_all()
+
+    def _take_up(self, record: Record, settings: Settings, undo: ExitStack) -> Earlier | None:
+        """The earlier job that is to be resumed, if one is; says what of it can be used."""
+        if not self._opts["resume"] and not self._opts["resume_from"]:
+            return None
+        earlier = resume.find(record, self._opts["resume_from"] or "", Records.of(settings))
+        undo.callback(earlier.close)
+        record.resumes = earlier.record.job
+        for line in earlier.explain(record):
+            log.info("%s", line)
+        return earlier
+
+    def _detach(self, run: Run, undo: ExitStack) -> None:
+        """Let a process of its own follow the job, and say the job's id."""
+        from zmqmr.client.detach import in_background
+
+        def follow(begun: Callable[[], None]) -> None:
+            try:
+                with undo:
+                    self._follow(run, begun)
+                    undo.pop_all()
+                self._ran_job = True
+            finally:
+                self.cleanup()
+
+        in_background(follow, os.path.join(self._get_local_tmp_dir(), "stderr"))
+        self._detached = True
+        run.let_go()
+        os.close(self._lock)
+        if driven_by_run_job():
+            print(run.spec.job, flush=True)
+
+    def _follow(self, run: Run, begun: Callable[[], None] | None = None) -> None:
+        """Have the job run and complete its output. `begun` is called once it can be attached to."""
+        with run.session as session:
+            self._keeps = True
+            ended = self._submit(run, begun)
+            session.ended(ended)
             self._counters = [dict(counters) for counters in ended.counters]
-            self._counters += [{} for _ in range(len(spec.steps) - len(self._counters))]
+            self._counters += [{} for _ in range(len(run.spec.steps) - len(self._counters))]
             self._log_counters()
             if ended.state != "succeeded":
                 self._raise_failed(ended)
-            if step_output:
-                numbered = os.scandir(step_output.path)
-                step_output.commit(sorted(entry.path for entry in numbered if entry.is_dir()))
-            output.commit()
-            undo.pop_all()
+            run.complete_output()
+        self._keeps = session.record.detached and not session.record.output_dir
+        if run.earlier is not None:
+            run.earlier.succeeded(run.spec.job)
 
     def _prepare(
         self, settings: Settings, undo: ExitStack
@@ -216,7 +284,7 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
         self, undo: ExitStack
     ) -> tuple[outputs.OutputDirectory | None, outputs.OutputDirectory]:
         """Claim the output directories, of the steps and of the job; `undo` discards them."""
-        given = self._output_dir or os.path.join(self._get_local_tmp_dir(), "output")
+        given = self._output_dir or os.path.join(self._data, places.OUTPUT)
         self._output_dir = outputs.local_path(given)
         output = outputs.OutputDirectory(self._output_dir)
         step_output = None
@@ -245,20 +313,31 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
         files, archives = jobspec.bundled(self, "file"), jobspec.bundled(self, "archive")
         return pack(files, archives, self._get_local_tmp_dir())
 
-    def _submit(self, spec: JobSpec, settings: Settings) -> JobEnded:
+    def _submit(self, run: Run, begun: Callable[[], None] | None) -> JobEnded:
+        from zmqmr.client.garbage import collect_if_due
         from zmqmr.client.local import LocalCluster
 
-        directory = self._get_local_tmp_dir()
+        def started(endpoint: str, processes: dict[str, int]) -> None:
+            run.session.runs(endpoint, processes)
+            if begun is not None:
+                begun()
+
+        def shown(message: JobUpdate | AttemptReport) -> None:
+            run.session.note(message)
+            progress(message)
+
+        spec = run.spec
         progress = Progress(len(spec.steps), explain_failures=self._opts["read_logs"] is not False)
-        with LocalCluster(settings, self._slots(), directory) as cluster:
-            if cluster.status_url:
-                log.info("status page: %s", cluster.status_url)
-            try:
-                ended = cluster.run(spec, progress)
-                if ended.state == "succeeded":  # the last stage's end comes with the job's
-                    progress(JobUpdate(spec.job, ended.stages, self._slots(), 1))
-            finally:
-                progress.close()
+        cluster = LocalCluster(run.settings, self._slots(), self._data, started)
+        try:
+            with cluster:
+                if cluster.status_url:
+                    log.info("status page: %s", cluster.status_url)
+                collect_if_due(run.settings)
+                ended = cluster.run(spec, shown)
+        finally:
+            progress.close()
+            self._left = not cluster.ended
         self._failed_step = progress.explained.step if progress.explained else None
         return ended
 
@@ -316,20 +395,11 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
         directory = self.get_output_dir()
         if directory is None:
             raise ValueError("Run the job before streaming output")
+        if self._detached:
+            return  # `zmqmr attach` has it, when there is some
         if self._closed:
             log.warning("the runner is closed: its output is probably gone; read it before cleanup()")
         if os.path.isdir(directory):
             log.info("Streaming final output from %s...", directory)
             with said_to_user():
                 yield from outputs.stream(outputs.parts(directory))
-
-
-def _class_that_makes_runner() -> str:
-    """The qualified name of the job class whose make_runner is among the callers; "" when there is none,
-    or when it cannot be found in its file by that name."""
-    code = MRJob.make_runner.__code__
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code is not code:
-        frame = frame.f_back
-    name: str = type(frame.f_locals["self"]).__qualname__ if frame is not None else ""
-    return "" if "<" in name else name

@@ -13,6 +13,7 @@ from zmqmr.messages import (
     Inventory,
     JobEnded,
     JobSpec,
+    Opened,
     OpenFailed,
 )
 
@@ -66,6 +67,7 @@ class Reported:
         | Committed
         | CommitFailed
         | OpenFailed
+        | Opened
         | Inventory
     )
 
@@ -115,6 +117,23 @@ class CommitOverdue:
 
 
 @dataclass(frozen=True, slots=True)
+class AttemptSlow:
+    """An attempt takes much longer than those of the same stage did: another may overtake it."""
+
+    job: str
+    task: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class WaitOver:
+    """A task that was to wait before its next attempt has waited."""
+
+    job: str
+    task: str
+
+
+@dataclass(frozen=True, slots=True)
 class WorkersMissing:
     """A job has waited too long for a worker."""
 
@@ -138,6 +157,8 @@ Event = (
     | CoordinatorRestarted
     | AttemptSilent
     | CommitOverdue
+    | AttemptSlow
+    | WaitOver
     | WorkersMissing
     | Tick
 )

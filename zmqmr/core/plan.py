@@ -22,6 +22,10 @@ class StagePlan:
     partitions: int  # of its shuffle; 0: it writes a part file a task
     output_step: int  # whose output the part files are
 
+    def task(self, number: int) -> str:
+        """The name of a task of the stage."""
+        return f"{self.kind}-{self.number}-{number:05d}"
+
 
 def runs_as_command(spec: JobSpec, substep: Substep | None) -> bool:
     """Whether a substep runs as a subprocess of its own, fed with lines."""

@@ -80,7 +80,7 @@ class OutputDirectory:
         except OSError as error:
             kind = OutOfDisk if error.errno == errno.ENOSPC else SpillError
             raise kind(f"cannot complete the output in {self.path}: {error.strerror}", self.path) from error
-        self._release()
+        self.release()
 
     def discard(self) -> None:
         """Remove what the job wrote, and the directories that it made; never fails."""
@@ -126,9 +126,10 @@ class OutputDirectory:
             with suppress(OSError):  # not empty: somebody else uses it
                 os.rmdir(path)
         self._made = []
-        self._release()
+        self.release()
 
-    def _release(self) -> None:
+    def release(self) -> None:
+        """Give the lock up; a process that was forked meanwhile goes on holding it."""
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1

@@ -1,13 +1,16 @@
 """GNU sort: sorted runs and their merge. Whole lines in byte order; a failure is an error."""
 
+import fcntl
 import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from zmqmr.errors import OutOfDisk, SpillError, UsageError
 
 _MERGE_AT_ONCE = 500  # runs that one merge may hold open
+_PIPE_BYTES = 1024**2  # between whoever feeds a sort and the sort
 _STDERR_BYTES = 2000  # of sort's own message kept
 
 
@@ -34,19 +37,22 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "LC_ALL": "C"}
 
 
-def start_sort(
-    sort: Sequence[str], memory: str, directory: str, source: str, target: str
-) -> "subprocess.Popen[bytes]":
-    """Start sorting the lines of file `source` into file `target`; temporary files go to `directory`."""
-    command = [*_command(sort, memory, directory), f"--output={target}", "--", source]
-    return subprocess.Popen(
-        command,
+def start_sort(sort: Sequence[str], memory: str, directory: str, target: str) -> "subprocess.Popen[bytes]":
+    """Start sorting the lines of its standard input, a pipe, into file `target`; temporary files go to
+    `directory`."""
+    process = subprocess.Popen(
+        [*_command(sort, memory, directory), f"--output={target}"],
         env=_environment(),
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        bufsize=0,
     )
+    assert process.stdin is not None
+    with suppress(OSError):  # the limit of pipes of an unprivileged user may be reached
+        fcntl.fcntl(process.stdin.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    return process
 
 
 def check_sorted(process: "subprocess.Popen[bytes]", directory: str) -> None:

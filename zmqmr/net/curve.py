@@ -15,8 +15,8 @@ import zmq
 from zmq.utils import z85
 
 from zmqmr.errors import UsageError
+from zmqmr.net.endpoints import ROLES
 
-ROLES = ("coordinator", "worker", "client")
 AUTHORIZED = "authorized_keys"
 _KEY_CHARACTERS = 40
 _LARGEST_FILE = 1024**2  # bytes of a key file or of authorized_keys that are read

@@ -1,9 +1,11 @@
-"""Endpoints: where a socket listens or connects to, and whether that is private to this machine."""
+"""Endpoints: who is at one, where it listens or connects to, and whether that is private to this machine."""
 
 import ipaddress
 import re
 
 from zmqmr.errors import UsageError
+
+ROLES = ("coordinator", "worker", "client")
 
 _TCP = re.compile(r"tcp://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._*-]+):(\d{1,5}|\*)")
 

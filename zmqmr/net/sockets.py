@@ -165,6 +165,7 @@ def shuffle_server(
 ) -> "zmq.Socket[bytes]":
     """Where an agent takes frames. Bulk data has a socket of its own, so heartbeats never queue behind it."""
     socket = _bounded(context.socket(zmq.ROUTER), frames, payload_bytes + FRAME_SLACK)
+    socket.set(zmq.ROUTER_MANDATORY, 1)
     if is_tcp(endpoint):
         _bulk_over_tcp(socket, endpoint)
     return _listen(socket, endpoint, gate, "shuffle", WORKERS)
@@ -178,7 +179,8 @@ def shuffle_client(
     keys: Keys | None = None,
     answer_seconds: float = ANSWER_SECONDS,
 ) -> "zmq.Socket[bytes]":
-    """An attempt's connection to an owner. A full connection blocks the sender: backpressure.
+    """An attempt's connection to an owner. A full connection blocks the sender: backpressure. When
+    there is no room for `answer_seconds`, sending raises zmq.Again.
 
     Call `hand_over` before it is closed: libzmq drops what a receiver that is at its high-water mark has
     not read when the sender goes, whatever the sender's linger. SpillError when the owner does not answer."""
@@ -186,6 +188,7 @@ def shuffle_client(
     deadline = time.monotonic() + answer_seconds
     for key in itertools.cycle(keys.candidates("worker") if keys is not None and is_tcp(endpoint) else [b""]):
         socket = _bounded(context.socket(zmq.DEALER), frames, payload_bytes + FRAME_SLACK)
+        socket.set(zmq.SNDTIMEO, max(1, int(answer_seconds * 1000)))
         _reconnecting(socket, endpoint)
         if is_tcp(endpoint):
             _bulk_over_tcp(socket, endpoint)

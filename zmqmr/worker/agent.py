@@ -10,13 +10,15 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import zmq
 from mrjob import __version__ as mrjob_version
 
 from zmqmr import __version__
-from zmqmr.errors import EXIT_UNREACHABLE, ProtocolError, SpillError
+from zmqmr.data import places
+from zmqmr.errors import EXIT_UNREACHABLE, ProtocolError, SpillError, UsageError
 from zmqmr.messages import (
     Beat,
     Commit,
@@ -31,6 +33,7 @@ from zmqmr.messages import (
     Kill,
     Launch,
     Leave,
+    Opened,
     OpenJob,
     Refused,
     Register,
@@ -76,6 +79,7 @@ class Agent:
         lifeline: int | None,
         spare: ExecutorProcess | None,
         leftovers: Sequence[str] = (),
+        data: str = "",
         keys: Keys | None = None,
         notifier: Notifier | None = None,
         more_directories: Sequence[str] = (),
@@ -83,9 +87,9 @@ class Agent:
         """`coordinator`, `shuffle`: endpoints. `directory`: where jobs live, the agent's own.
         `lifeline`: a descriptor that closes when the agent must end. `spare`: an executor started
         ahead for the first job. `leftovers`: directories that the client removes when it
-        ends; if it ends without a word, the agent does. `keys`: needed at endpoints that are not private.
-        `more_directories`: on other drives; a job goes to the one with the most room.
-        UsageError when the agent cannot listen, or not safely."""
+        ends, and `data`, one that it prunes; if it ends without a word, the agent does. `keys`: needed at
+        endpoints that are not private. `more_directories`: on other drives; attempts and partitions go
+        round all of them. UsageError when the agent cannot listen, or not safely."""
         self.settings = settings
         self.name = name
         self.slots = slots
@@ -95,6 +99,8 @@ class Agent:
         self._lifeline = lifeline
         self._spare = spare
         self._leftovers = leftovers
+        self._data = data
+        self._lock = self._take_directories()
         self._client_is_gone = False
         self._running = True
         self._coordinator = coordinator
@@ -130,6 +136,18 @@ class Agent:
             EndStage: self._end_stage,
             EndJob: self._end_job,
         }
+
+    def _take_directories(self) -> int:
+        """Lock the first directory, and clear all of what an earlier life left, except the spools of jobs.
+        UsageError when it is in use."""
+        for directory in self.directories:
+            os.makedirs(directory, mode=0o700, exist_ok=True)
+        lock = places.lock(self.directories[0])
+        if lock < 0:
+            raise UsageError(f"another agent works in {self.directories[0]}; give this one another directory")
+        for directory in self.directories:
+            places.clear_agent(directory)
+        return lock
 
     # --- the loop ----------------------------------------------------------------------------
 
@@ -289,17 +307,20 @@ class Agent:
         self._running = False
 
     def _open_job(self, message: OpenJob) -> None:
-        if message.spec.job not in self.jobs:
+        name = message.spec.job
+        if name not in self.jobs:
             spare, self._spare = self._spare, None
-            self.jobs[message.spec.job] = HostedJob(
-                message.spec, self._roomiest(), self.settings, self.slots, self.epoch, self.send, spare
+            self.jobs[name] = HostedJob(
+                message.spec,
+                self.directories,
+                self.settings,
+                self.slots,
+                self.epoch,
+                self._shuffle_endpoint,
+                self.send,
+                spare,
             )
-
-    def _roomiest(self) -> str:
-        """The directory on the drive with the most room."""
-        if len(self.directories) == 1:
-            return self.directories[0]
-        return max(self.directories, key=_free_bytes)
+        self.send(Opened(name, self.epoch, self.jobs[name].kept))
 
     def _launch(self, message: Launch) -> None:
         if job := self.jobs.get(message.job):
@@ -330,7 +351,7 @@ class Agent:
 
     def _end_job(self, message: EndJob) -> None:
         if job := self.jobs.pop(message.job, None):
-            job.close()
+            job.close(keep=message.keep)
 
     def _close_sockets(self) -> None:
         if self._refusal is not None:
@@ -348,7 +369,7 @@ class Agent:
         # A client that lives decides itself what becomes of the output; its news of the job's end may
         # have overtaken ours.
         for job in self.jobs.values():
-            job.abort() if self._client_is_gone else job.close()
+            job.abort() if self._client_is_gone else job.close(keep=True)
         self.jobs.clear()
         if self._spare is not None:
             self._spare.close()
@@ -356,17 +377,15 @@ class Agent:
             self.send(Leave(self.epoch))
         self._close_sockets()
         for directory in self.directories:
-            shutil.rmtree(directory, ignore_errors=True)
+            places.clear_agent(directory)
+            with suppress(OSError):  # of use to a later run
+                os.rmdir(directory)
+        os.close(self._lock)
         if self._client_is_gone:
             for path in self._leftovers:
                 shutil.rmtree(path, ignore_errors=True)
-
-
-def _free_bytes(directory: str) -> int:
-    try:
-        return shutil.disk_usage(directory).free
-    except OSError:
-        return -1  # the drive is gone
+            if self._data:
+                places.prune(self._data)
 
 
 def run_agent(agent_arguments: dict[str, Any]) -> None:

@@ -37,7 +37,7 @@ from zmqmr.worker.explain import Position, explain
 from zmqmr.worker.marker import Marker
 from zmqmr.worker.output import Output
 from zmqmr.worker.repro import save_slice
-from zmqmr.worker.sinks import lines_of
+from zmqmr.worker.sinks import deliver, lines_of
 from zmqmr.worker.spawn import adopt_orphans, name_process
 from zmqmr.worker.taskenv import task_env, with_environ
 
@@ -60,6 +60,7 @@ class Attempt:
         self.bytes = 0
         self.output_records = 0
         self.output_bytes = 0
+        self.undelivered: tuple[int, ...] = ()  # partitions whose owner could not be reached
         self.pid = os.getpid()
         self.marked_input = False  # a reduce task's records are marked
         self.sink: Any = None  # where its records go, once it is made
@@ -83,7 +84,8 @@ class Attempt:
     def progress(self) -> tuple[Any, ...]:
         """A value that changes when a record is read or yielded, or the job sets its status."""
         room = self.sink.room if self.sink is not None else 0
-        return self.records, self.output_records, self.position.remaining(), room, self._status
+        yielded = self.output_records, self.output_bytes
+        return self.records, *yielded, self.position.remaining(), room, self._status
 
     def report_progress(self) -> None:
         launch = self.launch
@@ -217,6 +219,7 @@ class Attempt:
             bytes=self.bytes,
             output_records=self.output_records,
             output_bytes=self.output_bytes,
+            undelivered=self.undelivered,
         )
 
     def failed(self, failure: Failure) -> AttemptFailed:
@@ -261,6 +264,8 @@ def _with_offsets(offset: int, block: bytes) -> bytes:
 
 def _run_chain(attempt: Attempt) -> tuple[FrameCount, ...]:
     """Run the stage's chain over the task's input; the frames it sent."""
+    if attempt.run.replay:
+        return deliver(attempt, attempt.run.replay)
     spec, launch = attempt.spec, attempt.launch
     output = Output(attempt)
     first = launch.links[0] if launch.links else None

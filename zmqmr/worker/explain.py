@@ -5,7 +5,7 @@ import traceback
 from collections.abc import Iterator
 from typing import Any
 
-from zmqmr.errors import InputError, InputTruncated, InputVanished, LineTooLong, SpillError
+from zmqmr.errors import Corrupt, InputError, InputTruncated, InputVanished, LineTooLong, SpillError
 from zmqmr.messages import Failure
 
 _RECORD_BYTES = 200  # of a failing record shown
@@ -85,7 +85,8 @@ def explain(error: BaseException, position: Position, job_work: str) -> Failure:
         fatal = isinstance(error, InputTruncated | InputVanished | LineTooLong)
         return Failure(str(error)[:_REASON_CHARACTERS], path=error.path, offset=error.offset, fatal=fatal)
     if isinstance(error, SpillError):
-        return Failure(str(error)[:_REASON_CHARACTERS], path=error.path)
+        damaged = isinstance(error, Corrupt)
+        return Failure(str(error)[:_REASON_CHARACTERS], path=error.path, damaged=damaged)
     if isinstance(error, CommandFailed):
         return Failure(str(error)[:_REASON_CHARACTERS], path=position.path)
     found = position.record()

@@ -2,19 +2,25 @@
 
 import os
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Literal
 
+import mrjob
 import msgspec
 
+from zmqmr import __version__
+from zmqmr.core.keys import Keys
 from zmqmr.core.plan import StagePlan, plan_stages
 from zmqmr.data.bundles import unpack
 from zmqmr.data.outputs import SUCCESS, TEMPORARY
+from zmqmr.data.places import SPOOLS, clear_job
 from zmqmr.data.seals import seal
-from zmqmr.errors import SpillError, ZmqmrError
+from zmqmr.data.spools import Shelf, Spool
+from zmqmr.errors import Corrupt, SpillError, ZmqmrError
 from zmqmr.messages import (
     AttemptDone,
     AttemptEnded,
@@ -49,6 +55,24 @@ def part_name(number: int, compress: str) -> str:
     return f"part-{number:05d}" + (f".{compress}" if compress else "")
 
 
+def _parent(shelf: Shelf) -> str:
+    return os.path.dirname(shelf.directory) + os.sep
+
+
+def _left_out(shelf: Shelf, key: str) -> bool:
+    """Whether records were left out of what a spool was made from; the file of those is gone."""
+    try:
+        counters = shelf.report(key).counters
+    except SpillError:
+        return True
+    return any("skipped_records" in groups.get("zmqmr", {}) for groups in counters.values())
+
+
+def _environment() -> str:
+    """The versions of what runs the tasks."""
+    return f"{sys.implementation.name} {sys.version_info[:3]} mrjob {mrjob.__version__} zmqmr {__version__}"
+
+
 LOADS = 4  # of a job whose executor is killed while it loads it
 
 
@@ -64,6 +88,7 @@ class _Attempt:
         self.handed_over = False  # to the executor
         self.gone_by: float | None = None  # when the executor has failed to kill it
         self.done: AttemptDone | None = None  # its report, until it commits
+        self.report: AttemptDone | None = None  # of the attempt whose spool it delivers
 
     @property
     def key(self) -> tuple[str, int]:
@@ -102,19 +127,25 @@ class HostedJob:
     def __init__(
         self,
         spec: JobSpec,
-        directory: str,
+        directories: Sequence[str],
         settings: Settings,
         slots: int,
         epoch: int,
+        shuffle: str,
         send: Callable[[Any], None],
         executor: ExecutorProcess | None,
     ):
-        """`executor`: one that was started ahead, or None. `send`: to the coordinator."""
+        """`directories`: the agent's own, one for each drive. `shuffle`: the agent's own endpoint.
+        `executor`: one that was started ahead, or None. `send`: to the coordinator."""
         self.spec = spec
-        self.directory = os.path.join(directory, spec.job)
+        self.directories = [os.path.join(directory, spec.job) for directory in directories]
+        self.directory = self.directories[0]
         self.work = os.path.join(self.directory, "work")
         self._settings, self._slots, self._epoch, self._send = settings, slots, epoch, send
+        self._shuffle = shuffle
         self._plans: tuple[StagePlan, ...] = plan_stages(spec)
+        self._keys = Keys(spec, self._plans, _environment())
+        self._shelves = [Shelf(os.path.join(each, SPOOLS)) for each in self.directories]
         self._stores: dict[int, Partitions] = {}
         self._attempts: dict[tuple[str, int], _Attempt] = {}
         self._committed: list[str] = []  # part files
@@ -127,11 +158,44 @@ class HostedJob:
         self._executor: ExecutorProcess | None = None
         self._spare = executor
         self._unpacking: _Unpacking | None = None
+        self.kept: tuple[str, ...] = ()  # tasks whose spools an earlier life, or an earlier run, left here
         try:
-            os.makedirs(self.directory)
+            for each in self.directories:
+                os.makedirs(each, exist_ok=True)
+            self.kept = self._find_kept()
             self._unpacking = _Unpacking(spec, self.work)
         except OSError as error:
             self._cannot_open(error)
+
+    def _find_kept(self) -> tuple[str, ...]:
+        """The tasks whose spools are here, and those that are taken over from an earlier run."""
+        earlier = Shelf(self.spec.reuse) if self.spec.reuse else None
+        if not any(shelf.list_keys() for shelf in (*self._shelves, *filter(None, [earlier]))):
+            return ()
+        tasks = {
+            self._keys.of(plan.number, number): plan.task(number)
+            for plan in self._plans
+            if plan.partitions
+            for number in range(plan.tasks)
+        }
+        if earlier is not None:
+            whole = [key for key in earlier.list_keys() if key in tasks and not _left_out(earlier, key)]
+            self._shelves[0].take_over(earlier, whole)
+        for shelf in self._shelves:
+            for key in set(shelf.list_keys()) - set(tasks):
+                shelf.drop(key)
+        return tuple(sorted(tasks[key] for shelf in self._shelves for key in shelf.list_keys()))
+
+    def _shelf(self, key: str) -> Shelf | None:
+        """The shelf on which a spool is."""
+        return next((shelf for shelf in self._shelves if os.path.exists(shelf.path(key))), None)
+
+    def _key(self, launch: Launch) -> str:
+        return self._keys.of(launch.stage, launch.number)
+
+    def _drop_spool(self, key: str) -> None:
+        for shelf in self._shelves:
+            shelf.drop(key)
 
     def _cannot_open(self, error: Exception) -> None:
         self._send(OpenFailed(self.spec.job, self._epoch, Failure(f"cannot open the job: {error}")))
@@ -240,11 +304,14 @@ class HostedJob:
         """Run an attempt, as soon as its input is sorted and the executor is ready."""
         plan = self._plans[launch.stage]
         name = f"{launch.task}-{launch.attempt}"
-        directory = os.path.join(self.directory, "attempts", name)
+        drive = self.directories[(launch.number + launch.attempt) % len(self.directories)]
+        directory = os.path.join(drive, "attempts", name)
         output = target = ""
         try:
             os.makedirs(directory)
-            if not plan.partitions:
+            if plan.partitions:
+                output = os.path.join(directory, "spool")
+            else:
                 parts = self._parts_directory(plan)
                 os.makedirs(os.path.join(parts, TEMPORARY), exist_ok=True)
                 self._written_to.add(parts)
@@ -255,7 +322,31 @@ class HostedJob:
             return
         attempt = _Attempt(launch, directory, output, target)
         self._attempts[attempt.key] = attempt
-        self._with_input(plan, attempt)
+        if launch.replay:
+            self._replay(attempt)
+        else:
+            self._with_input(plan, attempt)
+
+    def _replay(self, attempt: _Attempt) -> None:
+        """Deliver what a kept spool holds: to others by an attempt of its own, to ourselves by the commit."""
+        launch, key = attempt.launch, self._key(attempt.launch)
+        shelf = self._shelf(key)
+        try:
+            if shelf is None:
+                raise Corrupt(f"there is no spool of {launch.task} any more")
+            report = shelf.report(key)
+            spool = Spool(shelf.path(key))
+        except SpillError as error:
+            self._attempt_ended(AttemptEnded(launch.task, launch.attempt, None, Failure(str(error))))
+            return
+        report = msgspec.structs.replace(report, attempt=launch.attempt, undelivered=())
+        if all(owner in ("", self._shuffle) for owner in launch.owners):
+            frames = tuple(msgspec.structs.replace(count, frames=0) for count in report.frames)
+            report = msgspec.structs.replace(report, frames=frames)
+            self._attempt_ended(AttemptEnded(launch.task, launch.attempt, report, None))
+        else:
+            attempt.report = report
+            self._run(msgspec.structs.replace(self._run_message(attempt, ()), replay=spool.path))
 
     def _with_input(self, plan: StagePlan, attempt: _Attempt) -> None:
         launch = attempt.launch
@@ -271,13 +362,19 @@ class HostedJob:
 
             def sorted_or_failed(runs: list[str] | SpillError) -> None:
                 if isinstance(runs, SpillError):
-                    failure = Failure(str(runs), path=runs.path)
-                    self._attempt_ended(AttemptEnded(launch.task, launch.attempt, None, failure))
+                    self._attempt_ended(AttemptEnded(launch.task, launch.attempt, None, self._unsorted(runs)))
                 elif attempt.key in self._attempts:
                     self._run(self._run_message(attempt, runs, [store.seals[run] for run in runs]))
 
             store = self._store(plan.source)
             store.when_sorted(launch.number, sorted_or_failed)
+
+    def _unsorted(self, error: SpillError) -> Failure:
+        """Why a partition has no runs. A spool that is damaged is of no use to anybody."""
+        for shelf in self._shelves:
+            if os.path.dirname(error.path) == shelf.directory:
+                shelf.drop(os.path.basename(error.path).partition(".")[0])
+        return Failure(str(error), path=error.path, damaged=isinstance(error, Corrupt))
 
     def _run_message(self, attempt: _Attempt, runs: Sequence[str], seals: Sequence[Seal] = ()) -> Run:
         return Run(
@@ -287,6 +384,7 @@ class HostedJob:
             directory=attempt.directory,
             output=attempt.output,
             compress=self._compress(self._plans[attempt.launch.stage]),
+            shuffle=self._shuffle,
             seals=tuple(seals),
         )
 
@@ -305,12 +403,31 @@ class HostedJob:
             return
         attempt.running = False
         if ended.done is not None:
-            attempt.done = msgspec.structs.replace(ended.done, epoch=self._epoch)
+            done = ended.done
+            if attempt.report is not None:  # the records were sent; all else is as it was when they were made
+                done = msgspec.structs.replace(
+                    attempt.report, frames=done.frames, undelivered=done.undelivered
+                )
+            attempt.done = msgspec.structs.replace(done, epoch=self._epoch)
             self._send(attempt.done)
+        elif attempt.launch.replay:
+            self._drop_spool(self._key(attempt.launch))
+            self._send(self._failed(attempt.launch, ended.failure or Failure("it ended without a word")))
+            self.discard(*attempt.key)
         else:
+            self._forget_damaged_input(attempt, ended.failure)
             failure = self._with_repro(attempt, ended.failure or Failure("it ended without saying why"))
             self._send(self._failed(attempt.launch, failure))
             self.discard(*attempt.key)
+
+    def _forget_damaged_input(self, attempt: _Attempt, failure: Failure | None) -> None:
+        """A partition whose runs are damaged is made again from the beginning."""
+        launch = attempt.launch
+        if failure is None or not failure.damaged or self._plans[launch.stage].kind != "reduce":
+            return
+        store = self._stores.get(launch.source) if launch.source is not None else None
+        if store is not None:
+            store.reset(launch.number)
 
     def _with_repro(self, attempt: _Attempt, failure: Failure) -> Failure:
         """The failure with the path of its repro bundle, if there is one; never a reason to fail itself."""
@@ -354,7 +471,7 @@ class HostedJob:
         store = self._stores.get(stage)
         if store is None:
             store = self._stores[stage] = Partitions(
-                os.path.join(self.directory, f"shuffle-{stage}"),
+                [os.path.join(each, f"shuffle-{stage}") for each in self.directories],
                 self.spec.sort,
                 self._settings.sort_memory,
                 self._settings.run_bytes,
@@ -379,28 +496,51 @@ class HostedJob:
         SpillError when it cannot be done."""
         if self._id(commit.task, commit.attempt) in self._confirmed:
             return True  # a coordinator that has started again asks twice
+        attempt = self._attempts.get((commit.task, commit.attempt))
+        plan = self._plans[commit.stage]
+        if (
+            commit.frames
+            and attempt is None
+            and not self._store(commit.stage).holds(commit.task, commit.attempt, commit.frames)
+        ):
+            return False
+        spool = self._keep_spool(attempt) if attempt is not None and plan.partitions else None
         if commit.frames:
-            store = self._store(commit.stage)
-            if not store.holds(commit.task, commit.attempt, commit.frames):
-                return False
-            store.commit(commit.task, commit.attempt, commit.frames)
-        attempt = self._attempts.pop((commit.task, commit.attempt), None)
+            self._store(commit.stage).commit(commit.task, commit.attempt, commit.frames, spool)
         if attempt is not None:
-            if attempt.output:
-                try:
-                    if any(plan.source == commit.stage for plan in self._plans):
-                        sealed = seal(attempt.output)
-                        self._seals[attempt.target] = msgspec.structs.replace(sealed, path=attempt.target)
-                    os.replace(attempt.output, attempt.target)
-                    self._committed.append(attempt.target)
-                except OSError as error:
-                    raise SpillError(
-                        f"cannot move {attempt.output} to {attempt.target}: {error.strerror}", attempt.target
-                    ) from error
+            if not plan.partitions:
+                self._keep_part(attempt, commit.stage)
             self._keep_skipped(attempt)
+            del self._attempts[attempt.key]
             shutil.rmtree(attempt.directory, ignore_errors=True)
         self._confirmed[self._id(commit.task, commit.attempt)] = None
         return True
+
+    def _keep_spool(self, attempt: _Attempt) -> Spool:
+        """The attempt's spool, now the task's; an earlier attempt's stands, if there is one."""
+        key = self._key(attempt.launch)
+        shelf = self._shelf(key)
+        if shelf is None and attempt.done is not None:
+            shelf = next(each for each in self._shelves if attempt.directory.startswith(_parent(each)))
+            try:
+                shelf.keep(key, attempt.output, attempt.done)
+            except OSError as error:
+                raise spill_error(error, shelf.path(key)) from error
+        if shelf is None:
+            raise Corrupt(f"there is no spool of {attempt.launch.task} any more")
+        return Spool(shelf.path(key))
+
+    def _keep_part(self, attempt: _Attempt, stage: int) -> None:
+        try:
+            if any(plan.source == stage for plan in self._plans):
+                sealed = seal(attempt.output)
+                self._seals[attempt.target] = msgspec.structs.replace(sealed, path=attempt.target)
+            os.replace(attempt.output, attempt.target)
+            self._committed.append(attempt.target)
+        except OSError as error:
+            raise SpillError(
+                f"cannot move {attempt.output} to {attempt.target}: {error.strerror}", attempt.target
+            ) from error
 
     def _keep_skipped(self, attempt: _Attempt) -> None:
         """The records that the attempt left out, as a file in the output directory that readers ignore."""
@@ -434,18 +574,19 @@ class HostedJob:
             shutil.rmtree(known.directory, ignore_errors=True)
 
     def end_stage(self, stage: int) -> None:
-        """Nobody will read this stage's output again."""
+        """Nobody reads this stage's partitions any more. What its tasks yielded stays until the job ends: if
+        a later stage loses a worker, it may be needed."""
         for attempt in [each for each in self._confirmed if each.task.split("-")[1] == str(stage)]:
             del self._confirmed[attempt]
         store = self._stores.pop(stage, None)
         if store is not None:
             store.remove()
-            shutil.rmtree(store.directory, ignore_errors=True)
-        shutil.rmtree(os.path.join(self.directory, f"stage-{stage}"), ignore_errors=True)
+            for directory in store.directories:
+                shutil.rmtree(directory, ignore_errors=True)
 
     def abort(self) -> None:
         """Nobody will finish the job: close it, and take back the output that is not marked complete."""
-        self.close()
+        self.close(keep=True)
         for directory in self._written_to:
             if os.path.exists(os.path.join(directory, SUCCESS)):
                 continue
@@ -455,8 +596,8 @@ class HostedJob:
                         os.unlink(path)
             shutil.rmtree(os.path.join(directory, TEMPORARY), ignore_errors=True)
 
-    def close(self) -> None:
-        """Kill what runs and remove what is left."""
+    def close(self, keep: bool = False) -> None:
+        """Kill what runs and remove what is left, except spools if they are to be kept."""
         if self._unpacking is not None:
             self._unpacking.finish()
         if self._spare is not None:
@@ -470,4 +611,5 @@ class HostedJob:
             if attempt.output and os.path.exists(attempt.output):
                 os.unlink(attempt.output)
         self._attempts.clear()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        for directory in self.directories:
+            clear_job(directory, keep)

@@ -1,20 +1,29 @@
-"""The partitions an agent owns: frames kept apart until their attempt commits, then sorted into runs.
+"""The partitions an agent owns: the committed records of each attempt, once, sorted into runs.
 
-Memory: uncommitted frames up to `Settings.hold_bytes`, beyond that in files. Committed records are
-always in files, so an agent's memory does not grow with the data.
+Records come in two ways. Those of attempts on this host are in spools, and are read from there when they are
+sorted. Those of other hosts come as frames, which are kept apart until their attempt commits: in memory up to
+`Settings.hold_bytes`, beyond that in files; then they are appended to their partition's file. So an agent's
+memory does not grow with the data.
 """
 
 import os
 import subprocess
+import threading
+import zlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import IO
 
 from zmqmr.data.seals import seal
 from zmqmr.data.sort import check_sorted, start_sort
+from zmqmr.data.spools import Spool, damaged
 from zmqmr.errors import Corrupt, OutOfDisk, SpillError
 from zmqmr.messages import FrameCount, Seal
 from zmqmr.net.frames import FrameHeader
+
+_BLOCK_BYTES = 256 * 1024
 
 
 def spill_error(error: OSError, path: str) -> SpillError:
@@ -41,25 +50,115 @@ class _Held:
         return all(len(self.frames.get(count.partition, ())) >= count.frames for count in counts)
 
 
+class _File:
+    """Committed records that came from other hosts, of one partition."""
+
+    def __init__(self, path: str):
+        self.path = path
+        self.bytes = self.crc32 = 0
+
+    def append(self, payloads: Sequence[bytes]) -> None:
+        """All or nothing; SpillError when they cannot be written."""
+        crc32 = self.crc32
+        try:
+            with open(self.path, "ab", buffering=0) as file:
+                try:
+                    for payload in payloads:
+                        view = memoryview(payload)
+                        crc32 = zlib.crc32(view, crc32)
+                        while view:
+                            view = view[file.write(view) or 0 :]
+                except OSError:
+                    file.truncate(self.bytes)
+                    raise
+        except OSError as error:
+            raise spill_error(error, self.path) from error
+        self.bytes += sum(map(len, payloads))
+        self.crc32 = crc32
+
+    def blocks(self) -> Iterator[bytes]:
+        crc32 = 0
+        try:
+            with open(self.path, "rb", buffering=0) as file:
+                while block := file.read(_BLOCK_BYTES):
+                    crc32 = zlib.crc32(block, crc32)
+                    yield block
+        except OSError as error:
+            raise Corrupt(f"cannot read {self.path}: {error.strerror}", self.path) from error
+        if crc32 != self.crc32:
+            raise damaged(self.path)
+
+    def forget(self) -> None:
+        with suppress(OSError):
+            os.unlink(self.path)
+
+
+class _InSpool:
+    """Committed records of an attempt of this host, of one partition."""
+
+    def __init__(self, spool: Spool, partition: int):
+        self.path = spool.path
+        self.bytes = spool.parts[partition].bytes
+        self._spool, self._partition = spool, partition
+
+    def blocks(self) -> Iterator[bytes]:
+        return self._spool.blocks(self._partition)
+
+    def forget(self) -> None:
+        """Nothing: the spool serves other partitions, and those who lose theirs."""
+
+
+_Source = _File | _InSpool
+
+
 @dataclass(slots=True)
 class _Partition:
-    """Committed records of one partition: a file that grows, and sorted runs."""
+    """Committed records of one partition: those to be sorted, and sorted runs."""
 
     path: str
-    size: int = 0  # bytes in the growing file
+    growing: list[_Source] = field(default_factory=list)
+    size: int = 0  # bytes in them
+    file: _File | None = None  # the one of them that takes what comes from other hosts
+    joined: dict[str, int] = field(default_factory=dict)  # task -> CRC-32 of its records here
     runs: list[str] = field(default_factory=list)
-    cuts: int = 0  # growing files handed to sort so far
-    unsorted: dict[str, int] = field(default_factory=dict)  # those that are no runs yet: path -> bytes
+    cuts: int = 0  # runs begun so far
+    unsorted: dict[int, list[_Source]] = field(default_factory=dict)  # what is no run yet, by cut
     sorting: int = 0
     failed: SpillError | None = None
 
 
+class _Feed(threading.Thread):
+    """Writes sources to a sort, beside the agent's loop, and checks them on the way."""
+
+    def __init__(self, sources: Sequence[_Source], pipe: IO[bytes]):
+        super().__init__(daemon=True)
+        self._sources, self._pipe = sources, pipe
+        self.error: SpillError | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            for source in self._sources:
+                for block in source.blocks():
+                    view = memoryview(block)
+                    while view:
+                        view = view[self._pipe.write(view) or 0 :]
+        except SpillError as error:
+            self.error = error
+        except OSError:
+            pass  # the sort has ended; it says why
+        finally:
+            self._pipe.close()
+
+
 @dataclass(slots=True)
 class _Sort:
-    partition: "_Partition"
-    source: str
+    partition: _Partition
+    cut: int
     target: str
+    directory: str
     process: "subprocess.Popen[bytes] | None" = None
+    feed: _Feed | None = None
 
 
 class Partitions:
@@ -67,30 +166,37 @@ class Partitions:
 
     def __init__(
         self,
-        directory: str,
+        directories: Sequence[str],
         sort: Sequence[str],
         sort_memory: str,
         run_bytes: int,
         hold_bytes: int,
         sorters: int,
     ):
-        """`sorters`: sort processes at a time. The directory is made here and removed by `remove`."""
-        self.directory = directory
+        """`directories`: one for each drive, made here and removed by the caller; partitions go round them,
+        and what does not fit on one goes to the next. `sorters`: sort processes at a time."""
+        self.directories = tuple(directories)
         self._sort, self._sort_memory = sort, sort_memory
         self._run_bytes, self._hold_bytes, self._sorters = run_bytes, hold_bytes, sorters
         self._held: dict[tuple[str, int], _Held] = {}
+        self._over: set[tuple[str, int]] = set()  # attempts whose frames nobody wants any more
         self._memory = 0
         self._partitions: dict[int, _Partition] = {}
         self.seals: dict[str, Seal] = {}  # of the runs
         self._queue: deque[_Sort] = deque()
         self._running: dict[int, _Sort] = {}  # by pidfd
         self._waiting: list[tuple[int, Callable[[list[str] | SpillError], None]]] = []
-        os.makedirs(directory, exist_ok=True)
+        self._made = 0  # partitions, those too that were made again
+        self._retries = 0  # of sorts that failed
+        for directory in self.directories:
+            os.makedirs(directory, exist_ok=True)
 
     # --- frames ------------------------------------------------------------------------------
 
     def receive(self, header: FrameHeader, payload: bytes) -> None:
         """Hold a frame until its attempt commits. SpillError when it cannot be kept."""
+        if (header.task, header.attempt) in self._over:
+            return
         held = self._held_by(header)
         frames = held.frames.setdefault(header.partition, [])
         if header.sequence != len(frames):
@@ -123,33 +229,78 @@ class Partitions:
     def _held_by(self, header: FrameHeader) -> _Held:
         held = self._held.get((header.task, header.attempt))
         if held is None:
-            path = os.path.join(self.directory, f"{header.task}-{header.attempt}.held")
+            path = os.path.join(self._directory(header.attempt), f"{header.task}-{header.attempt}.held")
             held = self._held[header.task, header.attempt] = _Held(path)
         return held
 
+    def _directory(self, number: int) -> str:
+        return self.directories[number % len(self.directories)]
+
     def holds(self, task: str, attempt: int, counts: Sequence[FrameCount]) -> bool:
         """Whether all frames the attempt sent here have arrived."""
-        if not counts:
+        if not any(count.frames for count in counts):
             return True
         held = self._held.get((task, attempt))
         return held is not None and (held.refused is not None or held.complete(counts))
 
-    def commit(self, task: str, attempt: int, counts: Sequence[FrameCount]) -> None:
-        """The attempt's records join their partitions. SpillError when they cannot be written."""
+    # --- commits -----------------------------------------------------------------------------
+
+    def commit(
+        self, task: str, attempt: int, counts: Sequence[FrameCount], spool: Spool | None = None
+    ) -> None:
+        """The attempt's records join their partitions, from its spool or its frames, each task's once:
+        where they are already, from another attempt, nothing happens. SpillError when they cannot be
+        written, or are others than those."""
         held = self._held.get((task, attempt))
-        if held is None:
-            return
-        if held.refused is not None:
+        if held is not None and held.refused is not None:
             raise held.refused
-        for count in counts:
-            came = held.bytes.get(count.partition, 0)
+        new = [count for count in counts if not self._is_joined(task, count)]
+        for count in new:
+            self._check(task, count, held, spool)
+        for count in new:
+            partition = self._partition(count.partition)
+            if spool is not None:
+                partition.growing.append(_InSpool(spool, count.partition))
+            elif held is not None:
+                self._join_frames(count, partition, held)
+            self._joined(task, count, partition)
+        self.discard(task, attempt)
+
+    def _is_joined(self, task: str, count: FrameCount) -> bool:
+        known = self._partitions.get(count.partition)
+        if known is None or task not in known.joined:
+            return False
+        if known.joined[task] != count.crc32:
+            raise SpillError(f"{task} yielded other records than its attempt before did")
+        return True
+
+    def _check(self, task: str, count: FrameCount, held: _Held | None, spool: Spool | None) -> None:
+        """That what came is what was yielded."""
+        if spool is not None:
+            part = spool.parts.get(count.partition)
+            if part is None or (part.bytes, part.crc32) != (count.bytes, count.crc32):
+                raise damaged(spool.path)
+        else:
+            came = held.bytes.get(count.partition, 0) if held is not None else 0
             if came != count.bytes:
                 raise SpillError(
                     f"{task} sent {count.bytes} bytes to partition {count.partition}, {came} came"
                 )
-        for count in counts:
-            self._append(count.partition, self._payloads(held, count.partition))
-        self.discard(task, attempt)
+
+    def _join_frames(self, count: FrameCount, partition: _Partition, held: _Held) -> None:
+        file = partition.file
+        if file is None:
+            file = _File(f"{partition.path}.{partition.cuts}")
+        file.append(self._payloads(held, count.partition))
+        if partition.file is None:
+            partition.file = file
+            partition.growing.append(file)
+
+    def _joined(self, task: str, count: FrameCount, partition: _Partition) -> None:
+        partition.joined[task] = count.crc32
+        partition.size += count.bytes
+        if partition.size >= self._run_bytes:
+            self._cut(partition)
 
     def _payloads(self, held: _Held, partition: int) -> list[bytes]:
         payloads = []
@@ -162,57 +313,67 @@ class Partitions:
         return payloads
 
     def discard(self, task: str, attempt: int) -> None:
-        """Forget an attempt's frames."""
+        """Forget an attempt's frames, those that are still to come too."""
+        self._over.add((task, attempt))
         held = self._held.pop((task, attempt), None)
         if held is not None:
             self._memory -= held.memory
             if held.file_bytes:
                 os.unlink(held.path)
 
+    def reset(self, number: int) -> None:
+        """Forget a partition's records: they are damaged, and come again."""
+        partition = self._partitions.pop(number, None)
+        if partition is None:
+            return
+        self._queue = deque(sort for sort in self._queue if sort.partition is not partition)
+        for sort in self._running.values():
+            if sort.partition is partition and sort.process is not None:
+                sort.process.kill()
+        for run in partition.runs:
+            self.seals.pop(run, None)
+            with suppress(OSError):
+                os.unlink(run)
+        for sources in (partition.growing, *partition.unsorted.values()):
+            for source in sources:
+                source.forget()
+
     # --- runs --------------------------------------------------------------------------------
 
-    def _append(self, number: int, payloads: list[bytes]) -> None:
+    def _partition(self, number: int) -> _Partition:
         partition = self._partitions.get(number)
         if partition is None:
-            partition = self._partitions[number] = _Partition(
-                os.path.join(self.directory, f"partition-{number}")
-            )
-        path = f"{partition.path}.{partition.cuts}"
-        try:
-            with open(path, "ab", buffering=0) as file:
-                for payload in payloads:
-                    view = memoryview(payload)
-                    while view:
-                        view = view[file.write(view) or 0 :]
-                    partition.size += len(payload)
-        except OSError as error:
-            raise spill_error(error, path) from error
-        if partition.size >= self._run_bytes:
-            self._cut(partition)
+            self._made += 1  # one that is made again has files of its own
+            path = os.path.join(self._directory(number), f"partition-{number}.{self._made}")
+            partition = self._partitions[number] = _Partition(path)
+        return partition
 
     def _cut(self, partition: _Partition) -> None:
-        """Hand the growing file to sort and begin a new one."""
-        source = f"{partition.path}.{partition.cuts}"
-        partition.unsorted[source] = partition.size
-        self._queue.append(_Sort(partition, source, f"{source}.run"))
-        partition.sorting += 1
+        """Hand what has grown to sort and begin anew."""
+        partition.unsorted[partition.cuts] = partition.growing
+        self._enqueue(partition, partition.cuts, os.path.dirname(partition.path))
+        partition.growing, partition.file, partition.size = [], None, 0
         partition.cuts += 1
-        partition.size = 0
         self._start_sorts()
+
+    def _enqueue(self, partition: _Partition, cut: int, directory: str) -> None:
+        name = f"{os.path.basename(partition.path)}.{cut}.run"
+        self._queue.append(_Sort(partition, cut, os.path.join(directory, name), directory))
+        partition.sorting += 1
 
     def _start_sorts(self) -> None:
         while self._queue and len(self._running) < self._sorters:
             sort = self._queue.popleft()
             try:
-                sort.process = start_sort(
-                    self._sort, self._sort_memory, self.directory, sort.source, sort.target
-                )
+                sort.process = start_sort(self._sort, self._sort_memory, sort.directory, sort.target)
             except OSError as error:
                 sort.partition.sorting -= 1
                 sort.partition.failed = SpillError(
-                    f"cannot start {self._sort[0]}: {error.strerror}", sort.source
+                    f"cannot start {self._sort[0]}: {error.strerror}", sort.target
                 )
                 continue
+            assert sort.process.stdin is not None
+            sort.feed = _Feed(sort.partition.unsorted[sort.cut], sort.process.stdin)
             self._running[os.pidfd_open(sort.process.pid)] = sort
 
     @property
@@ -224,28 +385,31 @@ class Partitions:
         """Take over the run of a sort process that has ended."""
         sort = self._running.pop(descriptor)
         os.close(descriptor)
-        assert sort.process is not None
+        assert sort.process is not None and sort.feed is not None
         sort.partition.sorting -= 1
+        sort.feed.join()
         try:
-            check_sorted(sort.process, self.directory)
+            check_sorted(sort.process, sort.directory)
+            if sort.feed.error is not None:
+                raise sort.feed.error
             self._take_run(sort)
         except SpillError as error:
-            sort.partition.failed = error
+            with suppress(OSError):
+                os.unlink(sort.target)
+            sort.partition.failed = sort.feed.error or error
         self._start_sorts()
         self._answer()
 
     def _take_run(self, sort: _Sort) -> None:
         """A run has all the bytes of what was sorted, or it is none."""
         partition, sealed = sort.partition, seal(sort.target)
-        size = partition.unsorted[sort.source]
+        size = sum(source.bytes for source in partition.unsorted[sort.cut])
         if sealed.bytes != size:
-            raise Corrupt(
-                f"of {sort.source} {sealed.bytes} bytes were sorted, {size} were written", sort.source
-            )
+            raise Corrupt(f"{sort.target} has {sealed.bytes} bytes, {size} were to be sorted", sort.target)
         self.seals[sort.target] = sealed
         partition.runs.append(sort.target)
-        del partition.unsorted[sort.source]
-        os.unlink(sort.source)
+        for source in partition.unsorted.pop(sort.cut):
+            source.forget()
 
     def when_sorted(self, number: int, callback: Callable[[list[str] | SpillError], None]) -> None:
         """Call back with the partition's sorted runs (maybe none), or with the reason there are none."""
@@ -261,22 +425,26 @@ class Partitions:
         self._answer()
 
     def _sort_again(self, partition: _Partition) -> None:
-        """A sort failed before; its source is still there, so another attempt may try again."""
+        """A sort failed before; what it read is still there, so another attempt may try again, on the next
+        drive."""
         partition.failed = None
-        for source in partition.unsorted:
-            self._queue.append(_Sort(partition, source, f"{source}.run"))
-            partition.sorting += 1
+        self._retries += 1
+        for cut in partition.unsorted:
+            self._enqueue(partition, cut, self._directory(self._retries))
         self._start_sorts()
 
     def _answer(self) -> None:
         for entry in list(self._waiting):
-            partition = self._partitions[entry[0]]
-            if not partition.sorting:
+            partition = self._partitions.get(entry[0])
+            if partition is None:
+                self._waiting.remove(entry)
+                entry[1](SpillError(f"partition {entry[0]} is being made again"))
+            elif not partition.sorting:
                 self._waiting.remove(entry)
                 entry[1](partition.failed if partition.failed is not None else sorted(partition.runs))
 
     def remove(self) -> None:
-        """Stop sorting; the caller removes the directory."""
+        """Stop sorting; the caller removes the directories."""
         self._queue.clear()
         self._waiting.clear()
         for descriptor, sort in self._running.items():
@@ -286,5 +454,7 @@ class Partitions:
                 sort.process.wait()
                 if sort.process.stderr is not None:
                     sort.process.stderr.close()
+            if sort.feed is not None:
+                sort.feed.join()
         self._running.clear()
         self._held.clear()

@@ -1,13 +1,17 @@
-"""Where an attempt's records go: over ZeroMQ to the owners of their partitions, or into a file."""
+"""Where an attempt's records go: into its spool and, over ZeroMQ, to partitions of others; or into a file."""
 
 import bz2
 import gzip
+import sys
 from collections.abc import Callable, Iterable
 from typing import IO, TYPE_CHECKING, Any
 from zlib import crc32
 
+import zmq
+
 from zmqmr.data.codecs import json_dumps, line_writer, writer_kind
-from zmqmr.errors import LineTooLong
+from zmqmr.data.spools import Part, Spool, SpoolWriter
+from zmqmr.errors import LineTooLong, SpillError
 from zmqmr.messages import FrameCount, Partitioner
 from zmqmr.net.curve import load_keys
 from zmqmr.net.frames import BUFFERED_BYTES, largest_payload, pack
@@ -45,8 +49,83 @@ def lines_of(block: bytes) -> list[bytes]:
     return lines
 
 
+class Delivery:
+    """Frames of an attempt on their way to partitions that other hosts own."""
+
+    def __init__(self, attempt: "Attempt"):
+        self._attempt = attempt
+        launch, own = attempt.launch, attempt.run.shuffle
+        self._endpoints = {
+            partition: endpoint
+            for partition, endpoint in enumerate(launch.owners)
+            if endpoint and endpoint != own
+        }
+        self.frames = dict.fromkeys(self._endpoints, 0)
+        self.undelivered: set[int] = set()  # partitions whose owner could not be reached
+        self._sockets: dict[str, Any] = {}
+        self._context: Any = context() if self._endpoints else None
+        for endpoint in sorted(
+            set(self._endpoints.values())
+        ):  # before the job's code: it may close descriptors
+            try:
+                self._sockets[endpoint] = self._connect(endpoint)
+            except SpillError as error:
+                self._give_up(endpoint, error)
+
+    def _connect(self, endpoint: str) -> Any:
+        settings = self._attempt.settings
+        return shuffle_client(
+            self._context,
+            endpoint,
+            settings.frames_in_flight,
+            largest_payload(settings),
+            load_keys(settings.keys, "worker", settings.authorized_keys) if settings.keys else None,
+            settings.answer_seconds,
+        )
+
+    def _give_up(self, endpoint: str, error: SpillError) -> None:
+        """The spool keeps what cannot be delivered; the coordinator finds another way, or another owner."""
+        print(f"zmqmr: {error}; it goes on without", file=sys.stderr)
+        self.undelivered |= {number for number, owner in self._endpoints.items() if owner == endpoint}
+
+    def send(self, partition: int, payload: bytes) -> None:
+        """Send a frame, if the partition is another host's. Blocks while its owner has no room."""
+        endpoint = self._endpoints.get(partition)
+        if endpoint is None or partition in self.undelivered:
+            return
+        launch, number = self._attempt.launch, self.frames[partition]
+        frame = pack(launch.job, launch.stage, launch.task, launch.attempt, partition, number, payload)
+        try:
+            self._sockets[endpoint].send_multipart(frame, copy=False)
+            self.frames[partition] += 1
+        except zmq.Again:
+            seconds = self._attempt.settings.answer_seconds
+            self._give_up(endpoint, SpillError(f"{endpoint} has had no room for {seconds:g} seconds"))
+
+    def finish(self) -> None:
+        """Wait until everything is handed over."""
+        for endpoint, socket in self._sockets.items():
+            if endpoint in {self._endpoints[number] for number in self.undelivered}:
+                continue
+            try:
+                hand_over(socket, self._attempt.settings.answer_seconds)
+            except SpillError as error:
+                self._give_up(endpoint, error)
+        for socket in self._sockets.values():
+            socket.close()
+        if self._context is not None:
+            self._context.term()
+
+    def counts(self, parts: Iterable[Part]) -> tuple[FrameCount, ...]:
+        """What an attempt yielded, and how much of it was sent."""
+        return tuple(
+            FrameCount(part.partition, self.frames.get(part.partition, 0), part.bytes, part.crc32)
+            for part in parts
+        )
+
+
 class Shuffle:
-    """Sends records to their partitions' owners, in frames."""
+    """Writes records into the attempt's spool, and sends those of other hosts' partitions there at once."""
 
     def __init__(self, attempt: "Attempt", writer: Writer | None, marked: bool):
         """`writer` encodes what the stage yields; None when lines come from a command. `marked`: records
@@ -69,13 +148,12 @@ class Shuffle:
         )
         self._text = as_json  # buffers hold str, one character a byte: ASCII, unless the job wrote the line
         self._buffers: list[list[Any]] = [[] for _ in range(self._count)]
-        self._frames = [0] * self._count
-        self._bytes = [0] * self._count
-        self._sockets: dict[str, Any] = {}
-        self._context: Any = None
         self.add_all: Callable[[Pairs], None] = self._add_json if as_json else self._add_encoded
-        for endpoint in set(launch.owners):  # before the job's code: it may close descriptors
-            self._socket(endpoint)
+        try:
+            self._spool = SpoolWriter(attempt.run.output)
+        except OSError as error:
+            raise spill_error(error, attempt.run.output) from error
+        self._delivery = Delivery(attempt)
 
     def _add_json(self, pairs: Pairs) -> None:
         buffers, count = self._buffers, self._count
@@ -115,66 +193,55 @@ class Shuffle:
                 self._flush()
 
     def _flush(self) -> None:
-        self._attempt.stay_ourselves()
+        attempt = self._attempt
+        attempt.stay_ourselves()
         self.room = self._capacity
+        blocks = []
         for partition, records in enumerate(self._buffers):
             if records:
                 payload = "".join(records).encode("latin-1") if self._text else b"".join(records)
-                self._attempt.output_records += len(records)
+                attempt.output_records += len(records)
+                attempt.output_bytes += len(payload)
                 records.clear()
-                self._send(partition, payload)
+                if len(payload) > self._largest:
+                    raise self._too_long(payload)
+                blocks.append((partition, payload))
+        try:
+            self._spool.add(blocks)
+        except OSError as error:
+            raise spill_error(error, self._spool.path) from error
+        for partition, payload in blocks:
+            self._delivery.send(partition, payload)
 
-    def _send(self, partition: int, payload: bytes) -> None:
-        if len(payload) > self._largest:
-            raise LineTooLong(
-                f"the job yields a record of about {len(payload)} bytes, too long to shuffle;"
-                " yield smaller values or raise ZMQMR_MAX_LINE_BYTES",
-                self._attempt.position.path,
-            )
-        launch = self._attempt.launch
-        frame = pack(
-            launch.job,
-            launch.stage,
-            launch.task,
-            launch.attempt,
-            partition,
-            self._frames[partition],
-            payload,
+    def _too_long(self, payload: bytes) -> LineTooLong:
+        return LineTooLong(
+            f"the job yields a record of about {len(payload)} bytes, too long to shuffle;"
+            " yield smaller values or raise ZMQMR_MAX_LINE_BYTES",
+            self._attempt.position.path,
         )
-        self._socket(launch.owners[partition]).send_multipart(frame, copy=False)
-        self._frames[partition] += 1
-        self._bytes[partition] += len(payload)
-        self._attempt.output_bytes += len(payload)
-
-    def _socket(self, endpoint: str) -> Any:
-        socket = self._sockets.get(endpoint)
-        if socket is None:
-            if self._context is None:
-                self._context = context()
-            settings = self._attempt.settings
-            socket = self._sockets[endpoint] = shuffle_client(
-                self._context,
-                endpoint,
-                settings.frames_in_flight,
-                self._largest,
-                load_keys(settings.keys, "worker", settings.authorized_keys) if settings.keys else None,
-                settings.answer_seconds,
-            )
-        return socket
 
     def close(self) -> tuple[FrameCount, ...]:
-        """Send the rest, wait until it is handed over; what was sent to each partition."""
+        """Write and send the rest; what was yielded for each partition."""
         self._flush()
-        for socket in self._sockets.values():
-            hand_over(socket, self._attempt.settings.answer_seconds)
-            socket.close()
-        if self._context is not None:
-            self._context.term()
-        return tuple(
-            FrameCount(partition, frames, self._bytes[partition])
-            for partition, frames in enumerate(self._frames)
-            if frames
-        )
+        try:
+            parts = self._spool.close()
+        except OSError as error:
+            raise spill_error(error, self._spool.path) from error
+        self._delivery.finish()
+        self._attempt.undelivered = tuple(sorted(self._delivery.undelivered))
+        return self._delivery.counts(parts)
+
+
+def deliver(attempt: "Attempt", path: str) -> tuple[FrameCount, ...]:
+    """Send what a kept spool holds to the owners on other hosts. Corrupt when it is damaged."""
+    spool, delivery = Spool(path), Delivery(attempt)
+    for partition in delivery.frames:
+        for block in spool.blocks(partition):
+            delivery.send(partition, block)
+            attempt.output_bytes += len(block)
+    delivery.finish()
+    attempt.undelivered = tuple(sorted(delivery.undelivered))
+    return delivery.counts(spool.parts.values())
 
 
 class File:

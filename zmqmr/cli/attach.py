@@ -1,0 +1,96 @@
+"""zmqmr attach: follow a job that another client runs, to the same end, and fetch a detached job's output."""
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from zmqmr.cli.texts import moment, print_json, say
+from zmqmr.client.texts import printable
+from zmqmr.errors import EXIT_INTERRUPTED, EXIT_JOB_FAILED, EXIT_OK, EXIT_UNREACHABLE
+from zmqmr.settings import Settings
+
+if TYPE_CHECKING:
+    from zmqmr.client.records import Record, Records
+
+_END_SECONDS = 120.0  # for the job's client to complete the output
+_EXIT = {
+    "succeeded": EXIT_OK,
+    "failed": EXIT_JOB_FAILED,
+    "killed": EXIT_INTERRUPTED,
+    "lost": EXIT_UNREACHABLE,
+    "running": EXIT_UNREACHABLE,
+}
+
+
+def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `attach` to the parser of `zmqmr`."""
+    parser = commands.add_parser("attach", help="follow a job to its end and print a detached job's output")
+    parser.add_argument("job", help="its id, or the beginning of it")
+    parser.add_argument("--json", action="store_true", help="the end as one JSON object; no output")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """0, or as the job ended: 1 failed, 130 killed, 3 lost. An interrupt leaves the job alone."""
+    from zmqmr.client.records import Records
+
+    records = Records.of(Settings.from_environ())
+    record = records.find(args.job)
+    if not args.json:
+        _print_log(record, records)
+    if record.state == "running":
+        record = _follow(record, records, quiet=args.json)
+    if args.json:
+        print_json({"job": record.job, "state": record.state, "reason": record.reason})
+    else:
+        reason = f": {record.reason}" if record.reason else ""
+        say(f"{record.job} {record.state}{reason}")
+        if record.state == "succeeded" and record.to_stdout:
+            _print_output(record, records)
+    return _EXIT[record.state]
+
+
+def _print_log(record: "Record", records: "Records") -> None:
+    """What the client has said so far, on standard error as there."""
+    from zmqmr.client.joblog import entries
+
+    for _, entry in entries(records.log_path(record.job)):
+        print(f"{moment(entry['time'])} {printable(entry['text'])}", file=sys.stderr)
+
+
+def _follow(record: "Record", records: "Records", quiet: bool) -> "Record":
+    import logging
+
+    from zmqmr.client import contact
+    from zmqmr.client.endings import log
+    from zmqmr.client.progress import Progress
+
+    if not quiet:
+        handler = logging.StreamHandler(sys.stderr)
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+    progress = Progress(record.steps)
+    try:
+        contact.follow(record, records, progress)
+    finally:
+        progress.close()
+    return contact.await_end(record, records, _END_SECONDS)
+
+
+def _print_output(record: "Record", records: "Records") -> None:
+    """Print the output; a detached job's own copy of it goes when that is done."""
+    from zmqmr.data import outputs, places
+
+    kept = os.path.join(record.data, places.OUTPUT)
+    directory = record.output_dir or kept
+    if not os.path.isdir(directory):
+        say("its output was printed before" if record.fetched else "its client printed its output")
+        return
+    for block in outputs.stream(outputs.parts(directory)):
+        sys.stdout.buffer.write(block)
+    sys.stdout.flush()
+    if directory == kept:
+        places.remove(record.data)
+        record.fetched = True
+        records.write(record)

@@ -1,0 +1,73 @@
+"""zmqmr kill: ask a job to end and wait for it, or end its processes."""
+
+import argparse
+import os
+import signal
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from zmqmr.cli.texts import print_json
+from zmqmr.errors import EXIT_OK, CoordinatorUnreachable, UsageError
+from zmqmr.settings import Settings
+
+if TYPE_CHECKING:
+    from zmqmr.client.records import Record
+
+_END_SECONDS = 20.0  # for a job's client to end after the job
+
+
+def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `kill` to the parser of `zmqmr`."""
+    parser = commands.add_parser("kill", help="kill a running job and wait for its end")
+    parser.add_argument("job", help="its id, or the beginning of it")
+    parser.add_argument("--force", action="store_true", help="do not ask: end its processes")
+    parser.add_argument("--json", action="store_true", help="say how it ended as one JSON object")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 when the job is over, 2 when it does not run, 3 when it could not be ended."""
+    from zmqmr.client import contact
+    from zmqmr.client.garbage import settle
+    from zmqmr.client.records import Records
+
+    records = Records.of(Settings.from_environ())
+    record = records.find(args.job)
+    if record.state != "running":
+        raise UsageError(f"{record.job} does not run: it {_ended(record)}")
+    if args.force:
+        _end_processes(record)
+    else:
+        contact.cancel(record, records)
+    now = contact.await_end(record, records, _END_SECONDS)
+    if now.state == "running":
+        raise CoordinatorUnreachable(
+            f"{record.job} has not ended; end its processes with: zmqmr kill --force {record.job}"
+        )
+    if args.force and now.state == "lost":
+        now.state, now.reason = "killed", "killed by zmqmr kill --force"
+        settle(now, records, time.time())
+    if args.json:
+        print_json({"job": now.job, "state": now.state, "reason": now.reason})
+    else:
+        print(f"{now.job} {_ended(now)}")
+    return EXIT_OK
+
+
+def _ended(record: "Record") -> str:
+    return f"{'was ' if record.state in ('killed', 'lost') else ''}{record.state}"
+
+
+def _end_processes(record: "Record") -> None:
+    """Kill the client first, so that it starts nothing again; then the agent sees to the rest, as after
+    any client's death, if it still can within a second."""
+    from zmqmr.client.records import living
+
+    for what, patience in (("client", 1.0), ("agent", 0.0), ("coordinator", 0.0)):
+        if process := living(record).get(what):
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
+        deadline = time.monotonic() + patience
+        while living(record) and time.monotonic() < deadline:
+            time.sleep(0.02)

@@ -1,0 +1,108 @@
+"""zmqmr show: all that is known of one job."""
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from zmqmr.cli.jobs import seconds
+from zmqmr.cli.texts import duration, moment, print_json
+from zmqmr.client.texts import one_line, printable
+from zmqmr.errors import EXIT_OK
+from zmqmr.settings import Settings
+
+if TYPE_CHECKING:
+    from zmqmr.client.records import Record, Records
+
+FAILURES = 3  # the newest, in full
+
+
+def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `show` to the parser of `zmqmr`."""
+    parser = commands.add_parser("show", help="all about a job: steps, tasks done, counters, failures")
+    parser.add_argument("job", help="its id, or the beginning of it")
+    parser.add_argument("--json", action="store_true", help="as one JSON object")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print it; 0, or 2 when there is no such job."""
+    import msgspec
+
+    from zmqmr.client.joblog import entries
+    from zmqmr.client.records import Records
+
+    records = Records.of(Settings.from_environ())
+    record = _with_progress(records.find(args.job))
+    failures = [entry for _, entry in entries(records.log_path(record.job)) if entry.get("failure")]
+    if args.json:
+        # Without omitting what has its default value: readers of the JSON expect every field.
+        fields = {name: getattr(record, name) for name in record.__struct_fields__}
+        print_json(msgspec.to_builtins(fields) | {"failures": failures})
+    else:
+        _print(record, records)
+        _print_failures(record, failures)
+    return EXIT_OK
+
+
+def _with_progress(record: "Record") -> "Record":
+    """The record of a running job with what its coordinator says now."""
+    import msgspec
+
+    from zmqmr.client import contact
+
+    if record.state != "running":
+        return record
+    update = contact.progress(record)
+    return record if update is None else msgspec.structs.replace(record, stages=list(update.stages))
+
+
+def _print(record: "Record", records: "Records") -> None:
+    lines = [
+        ("job", record.job),
+        ("state", record.state + (f": {record.reason.partition(chr(10))[0]}" if record.reason else "")),
+        ("begun", moment(record.begun)),
+        ("time", duration(seconds(record)) if record.state != "lost" else "not known"),
+        ("command", " ".join([record.script, *record.arguments])),
+        ("in", record.cwd),
+        ("output", record.output_dir or _where_output_is(record)),
+        ("inputs", _inputs(record)),
+        ("resumes", record.resumes),
+        ("resumed by", record.resumed_by),
+        ("data", record.data),
+        ("processes", ", ".join(f"{what} {each.pid}" for what, each in sorted(record.processes.items()))),
+        ("versions", ", ".join(f"{what} {version}" for what, version in sorted(record.versions.items()))),
+        ("settings", ", ".join(f"ZMQMR_{k.upper()}={v}" for k, v in sorted(record.settings.items()))),
+    ]
+    for name, value in lines:
+        if value:
+            print(f"{name + ':':12}{one_line(value)}")
+    for stage in record.stages:
+        more = f", {stage.failures} failed attempts" if stage.failures else ""
+        print(
+            f"step {stage.step + 1} of {record.steps} {stage.kind}: {stage.done} of {stage.tasks} tasks done,"
+            f" {stage.records:,} records, {stage.bytes:,} bytes{more}"
+        )
+    for number, counters in enumerate(record.counters):
+        for group, names in sorted(counters.items()):
+            for name, count in sorted(names.items()):
+                print(f"counter of step {number + 1}: {one_line(group)} / {one_line(name)} = {count:,}")
+
+
+def _where_output_is(record: "Record") -> str:
+    if not record.detached:
+        return "standard output of its client"
+    if record.fetched:
+        return "was printed by zmqmr attach"
+    return f"kept until it is fetched: zmqmr attach {record.job}"
+
+
+def _inputs(record: "Record") -> str:
+    names = [each.path for each in record.inputs[:3]]
+    more = record.input_count - len(names)
+    return ", ".join(names) + (f" and {more} more" if more > 0 else "")
+
+
+def _print_failures(record: "Record", failures: list[dict[str, Any]]) -> None:
+    for entry in failures[-FAILURES:]:
+        print(printable(entry["text"]))
+    if len(failures) > FAILURES:
+        print(f"{len(failures) - FAILURES} earlier failures: zmqmr logs {record.job}")

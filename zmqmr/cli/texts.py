@@ -1,0 +1,42 @@
+"""How commands print: JSON for programs, tables and plain words for people."""
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from zmqmr.client.texts import one_line
+
+
+def print_json(value: Any) -> None:
+    """Print a value on one line, at once."""
+    print(json.dumps(value), flush=True)
+
+
+def print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Print rows, the columns aligned; the last is not padded."""
+    rows = [[one_line(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        padded = [cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False)]
+        print("  ".join([*padded, row[-1]]))
+
+
+def moment(seconds: float) -> str:
+    """A time, given in seconds since 1970, on this machine's clock."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
+def duration(seconds: float) -> str:
+    """Seconds as 4.2 s, 3:05 or 2:03:05."""
+    if seconds < 60:
+        return f"{max(seconds, 0):.1f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def say(message: str) -> None:
+    """Tell the user something that is not the command's output."""
+    print(f"zmqmr: {one_line(message)}", file=sys.stderr, flush=True)

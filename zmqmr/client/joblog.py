@@ -1,0 +1,84 @@
+"""The log of a job: what its client said, and why attempts failed, one JSON object a line."""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from zmqmr.client.progress import explain
+from zmqmr.messages import AttemptReport
+
+MAX_BYTES = 8 * 1024**2  # of a log; what comes after that is not kept
+_LOGGER = logging.getLogger("mrjob")
+
+
+class JobLog(logging.Handler):
+    """Keeps what is logged while it is open, from INFO on, and each failed attempt in full.
+
+    Entries: time (seconds since 1970), level, text, and failure: true for an explained failure. Losing
+    an entry never harms the job.
+    """
+
+    def __init__(self, path: str, steps: int):
+        super().__init__(logging.INFO)
+        self._path = path
+        self._steps = steps
+        self._size = 0
+        self._explained = ""
+        self.pid = os.getpid()  # tasks inherit the loggers of the client: they are not to write here
+
+    def open(self) -> None:
+        _LOGGER.addHandler(self)
+
+    def close(self) -> None:
+        _LOGGER.removeHandler(self)
+        super().close()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if text != self._explained:
+            self._append({"time": record.created, "level": record.levelname.lower(), "text": text})
+
+    def failure(self, report: AttemptReport) -> None:
+        """Keep the explanation of a failed attempt."""
+        self._explained = explain(report, self._steps)
+        level = "error" if report.final else "warning"
+        entry = {"time": time.time(), "level": level, "text": self._explained, "failure": True}
+        self._append(entry)
+
+    def _append(self, entry: dict[str, Any]) -> None:
+        line = json.dumps(entry).encode() + b"\n"
+        if os.getpid() != self.pid or self._size + len(line) > MAX_BYTES:
+            return
+        self._size += len(line)
+        try:
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            try:
+                os.write(descriptor, line)
+            finally:
+                os.close(descriptor)
+        except OSError:
+            pass  # the drive is full, or the directory was removed
+
+
+def entries(path: str, start: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The entries of a log from an offset on, each with the offset after it. A line that is not
+    finished is left for later; one that is damaged is left out."""
+    try:
+        file = open(path, "rb")  # noqa: SIM115
+    except OSError:
+        return
+    with file:
+        file.seek(start)
+        for line in file:
+            if not line.endswith(b"\n"):
+                return
+            start += len(line)
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(entry, dict) and isinstance(entry.get("text"), str):
+                yield start, entry

@@ -1,0 +1,163 @@
+"""A job of this client while it runs: its record and its log, kept up to date until the end."""
+
+import os
+import sys
+import time
+from dataclasses import dataclass
+from itertools import islice
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import mrjob
+
+from zmqmr import __version__
+from zmqmr.client import records
+from zmqmr.client.endings import log
+from zmqmr.client.joblog import JobLog
+from zmqmr.client.jobspec import bundled
+from zmqmr.client.records import Record, Records
+from zmqmr.client.resume import STANDARD_INPUT, Earlier, command_line
+from zmqmr.data import outputs, places
+from zmqmr.messages import AttemptReport, JobEnded, JobSpec, JobUpdate
+from zmqmr.settings import Settings
+
+if TYPE_CHECKING:
+    from zmqmr.client.runner import ZeroMQMRJobRunner
+
+
+class Session:
+    """Use as a context around the run: however the block is left, the record says how the job ended."""
+
+    def __init__(self, settings: Settings, record: Record):
+        self.record = record
+        self.records = Records.of(settings)
+        self._log = JobLog(self.records.log_path(record.job), record.steps)
+        self._ended = False
+
+    def __enter__(self) -> "Session":
+        self._log.pid = os.getpid()
+        self._log.open()
+        return self
+
+    def runs(self, endpoint: str, processes: dict[str, int]) -> None:
+        """Keep where the coordinator is, and which processes the job has; called whenever one is started."""
+        self.record.endpoint = endpoint
+        self.record.boot = records.boot_id()
+        everyone = {"client": os.getpid()} | processes
+        self.record.processes = {what: records.process(pid) for what, pid in everyone.items()}
+        self._write()
+
+    def note(self, message: JobUpdate | AttemptReport) -> None:
+        """Keep what a message says of failures and progress."""
+        if isinstance(message, AttemptReport):
+            self._log.failure(message)
+        else:
+            self.record.stages = list(message.stages)
+
+    def ended(self, ended: JobEnded) -> None:
+        """Keep the end of the job as the coordinator tells it."""
+        self.record.counters = records.bounded([dict(counters) for counters in ended.counters])
+        self.record.stages = list(ended.stages)
+        if ended.state != "succeeded":  # it has succeeded when its output is complete
+            self._end(ended.state, ended.reason)
+
+    def __exit__(self, kind: object, error: BaseException | None, _: TracebackType | None) -> None:
+        if error is None:
+            self._end("succeeded", "")
+        elif isinstance(error, KeyboardInterrupt):
+            self._end("killed", str(error) or "interrupted")
+        elif isinstance(error, Exception):
+            self._end("failed", str(error) or repr(error))
+        else:
+            self._end("killed", repr(error))
+        self._log.close()
+
+    def _end(self, state: records.State, reason: str) -> None:
+        if self._ended or not self.record.boot:  # of the two who know, the coordinator; or it never ran
+            return
+        self._ended = True
+        self.record.state = state
+        self.record.reason = reason[: records.MAX_TEXT]
+        self.record.ended = time.time()
+        self._write()
+
+    def _write(self) -> None:
+        try:
+            self.records.write(self.record)
+        except OSError as error:
+            log.warning("cannot keep a record of the job: %s", error)
+
+
+def describe(
+    runner: "ZeroMQMRJobRunner", spec: JobSpec, settings: Settings, data: str, to_stdout: bool
+) -> Record:
+    """The record of a job that is about to begin."""
+    script, arguments = command_line()
+    pieces = (piece.file for split in spec.splits for piece in split.pieces)
+    inputs = {}
+    for file in pieces:
+        path = STANDARD_INPUT if file.path.startswith(data) else file.path
+        inputs[path] = records.Input(path, file.size, file.mtime_ns)
+    in_output = os.path.join(data, places.OUTPUT) == spec.output_dir
+    return Record(
+        job=spec.job,
+        label=spec.label,
+        script=script,
+        arguments=arguments,
+        cwd=os.getcwd(),
+        begun=time.time(),
+        steps=len(spec.steps),
+        output_dir="" if in_output else spec.output_dir,
+        to_stdout=to_stdout,
+        detached=bool(runner._opts["detach"]),
+        data=data,
+        versions=versions(),
+        inputs=list(islice(inputs.values(), records.MAX_INPUTS)),
+        input_count=len(inputs),
+        bundle_sha256=spec.bundle_sha256,
+        files=_files(runner, data),
+        task_args=list(spec.task_args),
+        settings=settings.changed(),
+    )
+
+
+def _files(runner: "ZeroMQMRJobRunner", data: str) -> dict[str, records.Input]:
+    """The user's files in the job's working directory as they are now, the first ones, by name there."""
+    found = {}
+    own = ((name, path) for name, path in bundled(runner, "file").items() if not path.startswith(data))
+    for name, path in islice(sorted(own), records.MAX_INPUTS):
+        status = os.stat(path)
+        found[name] = records.Input(path, status.st_size, status.st_mtime_ns)
+    return found
+
+
+def versions() -> dict[str, str]:
+    """The versions of all that a task's output may depend on."""
+    python = ".".join(map(str, sys.version_info[:3]))
+    return {"zmqmr": __version__, "mrjob": mrjob.__version__, "python": python}
+
+
+@dataclass
+class Run:
+    """What one run of the job is made of."""
+
+    spec: JobSpec
+    settings: Settings
+    session: Session
+    step_output: outputs.OutputDirectory | None
+    output: outputs.OutputDirectory
+    earlier: Earlier | None
+
+    def complete_output(self) -> None:
+        """Mark the output complete."""
+        if self.step_output:
+            numbered = os.scandir(self.step_output.path)
+            self.step_output.commit(sorted(entry.path for entry in numbered if entry.is_dir()))
+        self.output.commit()
+
+    def let_go(self) -> None:
+        """Close what another process, forked from this one, holds on to."""
+        for directory in filter(None, (self.step_output, self.output)):
+            directory.release()
+        if self.earlier is not None:
+            self.earlier.close()
