@@ -1,9 +1,9 @@
-"""Make one archive with the wheel of this checkout and all that it needs, for hosts that reach no package index.
+"""Make one archive of wheels, of this checkout and all that it needs, for hosts that reach no package index.
 
     python scripts/wheelhouse.py --python 3.12 --machine x86_64
 
-prints the archive's path. It is kept in $XDG_CACHE_HOME/zmqmr, named after a digest of the sources, so that the
-same checkout is built once.
+prints the archive's path. It is kept in $XDG_CACHE_HOME/zmqmr, named after a digest of the sources, so that
+the same checkout is built once.
 """
 
 import argparse

@@ -1,10 +1,9 @@
-"""A cluster's life on real hosts: provisioned by a playbook that is killed, repaired, grown, shrunk, destroyed."""
+"""A cluster's life on real hosts: provisioned by a playbook that is killed, rebooted, looked at."""
 
 import json
 import random
 import re
 import stat
-import time
 
 import pytest
 from testbed.commands import run
@@ -106,9 +105,9 @@ def test_t13_a_host_with_another_ssh_key_is_not_spoken_to(cluster: Controller) -
         )
     )
     try:
-        done = cluster.run(
-            "ansible", "zmqmr", "-m", "ansible.builtin.ping", "-e", "cluster=demo", check=False
-        )
+        # Not over connections that are open from before.
+        ping = ["ansible", "zmqmr", "--ssh-extra-args=-o ControlPath=none", "-m", "ansible.builtin.ping"]
+        done = cluster.run(*ping, "-e", "cluster=demo", check=False)
     finally:
         path.write_text(known)
 
@@ -179,46 +178,3 @@ def test_the_units_run_without_rights(cluster: Controller) -> None:
         f"tr '\\0' ' ' < /proc/{pid}/cmdline; tr '\\0' ' ' < /proc/{pid}/environ; journalctl --no-pager",
     )
     assert secret not in seen
-
-
-def test_a_lost_worker_is_replaced_and_the_cluster_grows_to_four(cluster: Controller) -> None:
-    before = {instance["InstanceId"] for instance in cluster.instances("worker")}
-    lost = cluster.instances("worker")[0]
-    cluster.host(lost).kill()
-
-    cluster.play("cluster.yml", workers=4, boot_seconds=10)
-
-    after = {instance["InstanceId"] for instance in cluster.instances("worker")}
-    assert len(after) == 4
-    assert before - after == {lost["InstanceId"]}
-    cluster.wait_for_workers(after)
-
-
-def test_workers_leave_in_order_when_there_are_too_many(cluster: Controller) -> None:
-    before = [instance["InstanceId"] for instance in cluster.instances("worker")]
-
-    played = cluster.play("cluster.yml", workers=2)
-
-    assert [instance["InstanceId"] for instance in cluster.instances("worker")] == before[:2]
-    assert "Drain them" in played.output
-    cluster.wait_for_workers(set(before[:2]))
-
-
-def test_destroy_leaves_nothing_and_can_be_repeated(cluster: Controller) -> None:
-    cluster.play("playbooks/destroy.yml")
-    again = cluster.play("playbooks/destroy.yml")
-
-    assert again.changed == 0
-    assert cluster.instances() == []
-    with cluster.bed.network.inside():
-        ec2, iam = cluster.client("ec2"), cluster.client("iam")
-        names = [group["GroupName"] for group in ec2.describe_security_groups()["SecurityGroups"]]
-        assert not any(name.startswith("zmqmr-") for name in names)
-        assert ec2.describe_key_pairs()["KeyPairs"] == []
-        assert not any(role["RoleName"].startswith("zmqmr-") for role in iam.list_roles()["Roles"])
-        assert iam.list_instance_profiles()["InstanceProfiles"] == []
-    assert not cluster.directory.exists()
-    deadline = time.monotonic() + 60
-    while cluster.bed.hosts() and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert cluster.bed.hosts() == []

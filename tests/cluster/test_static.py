@@ -86,7 +86,9 @@ def test_host_roles_need_nothing_but_ansible_itself(role: str) -> None:
 def test_t13_host_keys_are_checked_everywhere() -> None:
     config = (ROOT / "ansible.cfg").read_text()
     text = "".join(
-        path.read_text() for folder in ("playbooks", "roles", "inventory") for path in (ROOT / folder).rglob("*.*")
+        path.read_text()
+        for folder in ("playbooks", "roles", "inventory")
+        for path in (ROOT / folder).rglob("*.*")
     )
 
     assert "host_key_checking = true" in config
@@ -140,7 +142,9 @@ def statements() -> list[dict[str, Any]]:
 def test_t11_no_policy_allows_everything() -> None:
     for statement in statements():
         actions = [statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"]
-        resources = [statement["Resource"]] if isinstance(statement["Resource"], str) else statement["Resource"]
+        resources = (
+            [statement["Resource"]] if isinstance(statement["Resource"], str) else statement["Resource"]
+        )
         assert not any("*" in action for action in actions)
         if "*" in resources:
             reads = all(re.match(r"(ec2:Describe|sts:GetCallerIdentity)", action) for action in actions)
@@ -148,7 +152,9 @@ def test_t11_no_policy_allows_everything() -> None:
 
 
 def test_hosts_reach_the_prefixes_that_were_named_and_no_others() -> None:
-    found = {(tuple(each["Action"]), each["Resource"]) for each in statements() if "s3:GetObject" in each["Action"]}
+    found = {
+        (tuple(each["Action"]), each["Resource"]) for each in statements() if "s3:GetObject" in each["Action"]
+    }
     resources = {resource for _, resource in found}
 
     assert resources == {"arn:aws:s3:::books/in/*", "arn:aws:s3:::books/out/*", "arn:aws:s3:::whole/*"}
@@ -175,7 +181,10 @@ def test_host_keys_are_those_of_the_consoles_last_boot() -> None:
 
 def test_a_known_hosts_file_that_was_written_is_read_again() -> None:
     keys = module("roles/ec2_cluster/library/ec2_host_keys.py")
-    instances = [{"id": "i-2", "addresses": ["10.0.0.2"]}, {"id": "i-1", "addresses": ["10.0.0.1", "192.0.2.1"]}]
+    instances = [
+        {"id": "i-2", "addresses": ["10.0.0.2"]},
+        {"id": "i-1", "addresses": ["10.0.0.1", "192.0.2.1"]},
+    ]
     known = {"i-1": ["ssh-ed25519 AAAA1"], "i-2": ["ssh-ed25519 AAAA2"]}
     text = keys.known_hosts(instances, known)
 
@@ -184,7 +193,9 @@ def test_a_known_hosts_file_that_was_written_is_read_again() -> None:
 
 
 @pytest.mark.parametrize(("python", "has_setuptools"), [("3.11", False), ("3.12", True), ("3.13", True)])
-def test_the_wheelhouse_has_what_the_hosts_python_needs(wheel: Path, python: str, has_setuptools: bool) -> None:
+def test_the_wheelhouse_has_what_the_hosts_python_needs(
+    wheel: Path, python: str, has_setuptools: bool
+) -> None:
     needed = module("scripts/wheelhouse.py").requirements_of(wheel, python, "x86_64")
 
     assert any(line.startswith("pyzmq") for line in needed)

@@ -1,4 +1,4 @@
-"""`python -m testbed` (in tests/) makes the hosts' root file system, or says why this machine can have no testbed."""
+"""`python -m testbed`, in tests/, makes the hosts' root file system, or says why it cannot."""
 
 import sys
 

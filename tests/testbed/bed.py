@@ -1,4 +1,4 @@
-"""A testbed: its network, its hosts, and the fake EC2 that makes them; and the promise that nothing is left."""
+"""A testbed: its network, its hosts, the fake EC2 that makes them, and the promise that nothing is left."""
 
 import fcntl
 import os
@@ -21,7 +21,7 @@ _PREFIX = "zmr"
 
 
 class Testbed:
-    """Hosts below one folder. `up()` also starts a reaper, which takes everything down when this process dies."""
+    """Hosts below one folder. `up()` also starts a reaper, which takes all down when this process dies."""
 
     __test__ = False  # its name does not make it a test
 

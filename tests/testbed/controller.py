@@ -1,4 +1,4 @@
-"""The operator's side of a testbed: the AWS API and playbooks, run on the one host that reaches the others."""
+"""The operator's side of a testbed: AWS and playbooks, from the one place that reaches the hosts."""
 
 import json
 import os
@@ -41,7 +41,7 @@ class Played:
 
 
 class Controller:
-    """Runs commands on the operator's side of `bed`, for a cluster named `name`; its home is a folder of its own."""
+    """Runs an operator's commands in `bed`, for a cluster named `name`, with a home of their own."""
 
     def __init__(self, bed: Testbed, home: Path, cache: Path, name: str = "demo") -> None:
         self.bed = bed
@@ -50,6 +50,7 @@ class Controller:
         self.home = home
         self.directory = home / "config/zmqmr/clusters" / name
         self.scripts = Path(sys.executable).parent
+        self.changes: dict[str, str] = {}  # to the environment of what is run
         self.commands: list[tuple[str, ...]] = []  # all that were run
 
     def environment(self) -> dict[str, str]:
@@ -64,6 +65,7 @@ class Controller:
             "XDG_CACHE_HOME": str(self.cache),
             "PATH": f"{self.scripts}:{os.environ['PATH']}",
             "ANSIBLE_FORCE_COLOR": "false",
+            **self.changes,
         }
 
     def play(self, playbook: str, *options: str, check: bool = True, **variables: object) -> Played:
@@ -86,8 +88,8 @@ class Controller:
         self.commands.append(command)
         return subprocess.Popen(
             self.bed.network.command(*command), cwd=ROOT, env=self.environment(), text=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-            **options,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            start_new_session=True, **options,
         )  # fmt: skip
 
     def run(self, *command: str, check: bool = True, **options: Any) -> "subprocess.CompletedProcess[str]":

@@ -1,6 +1,6 @@
 """One host: a container with systemd as its first process, a network, sshd, and blank drives.
 
-Its state is in files, so that the test that kills a host and the fake EC2 that made it are different processes.
+Its state is in files, for the test that kills a host and the fake EC2 that made it are different processes.
 """
 
 import json
@@ -124,7 +124,7 @@ class Host:
         self.kill()
 
     def start(self, blank_drives: bool = True, prepare: Callable[[Drive], None] | None = None) -> None:
-        """Boot it again, on the same root drive and address; a stopped EC2 instance loses what its drives held.
+        """Boot it again, on the same root drive and address; on EC2, drives lose what they held meanwhile.
 
         `prepare` is given the first drive before the boot.
         """

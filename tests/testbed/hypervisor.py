@@ -15,7 +15,7 @@ _POLL_SECONDS = 0.1
 
 
 class Hypervisor:
-    """Looks at the instances again and again; each change of one instance is carried out after the one before."""
+    """Looks at the instances again and again; the changes of one instance are made one after the other."""
 
     def __init__(self, bed: Testbed) -> None:
         self._bed = bed

@@ -18,13 +18,13 @@ from testbed.commands import CommandFailed, run
 _VERSION = "1"  # change it when the steps below change
 _SOURCES = ("debian.sources", "ubuntu.sources", "../sources.list")
 _PACKAGES = (
-    "ca-certificates", "dbus", "e2fsprogs", "iproute2", "mount", "openssh-server", "procps", "python3", "python3-apt",
-    "python3-venv", "sudo", "systemd", "systemd-sysv", "udev", "util-linux", "xfsprogs",
+    "ca-certificates", "dbus", "e2fsprogs", "iproute2", "mount", "openssh-server", "procps", "python3",
+    "python3-apt", "python3-venv", "sudo", "systemd", "systemd-sysv", "udev", "util-linux", "xfsprogs",
 )  # fmt: skip
 # What only costs time in a container.
 _MASKED = (
-    "apt-daily.timer", "apt-daily-upgrade.timer", "console-getty.service", "dpkg-db-backup.timer", "e2scrub_all.timer",
-    "e2scrub_reap.service", "fstrim.timer", "getty@.service", "systemd-pstore.service",
+    "apt-daily.timer", "apt-daily-upgrade.timer", "console-getty.service", "dpkg-db-backup.timer",
+    "e2scrub_all.timer", "e2scrub_reap.service", "fstrim.timer", "getty@.service", "systemd-pstore.service",
 )  # fmt: skip
 
 
