@@ -5,8 +5,8 @@ DOCUMENTATION = r"""
 module: ec2_host_keys
 short_description: Keep a known_hosts file of EC2 instances
 description:
-  - Reads the host keys that cloud-init prints on an instance's console, through the EC2 API, so that the first
-    ssh connection is checked like every other.
+  - Reads the host keys that cloud-init prints on an instance's console, through the EC2 API, so that the
+    first ssh connection is checked like every other.
   - A key that was learned once for an instance is kept. Instances that are not named lose their lines.
 options:
   path:
