@@ -18,6 +18,7 @@ Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:-]{1,200}$")]
 Text = Annotated[str, Meta(max_length=256_000)]
 Version = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._+-]{0,100}$")]
 Counters = dict[str, dict[str, int]]  # group -> counter -> value
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
 class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -40,6 +41,16 @@ class InputFile(Struct, frozen=True):
     codec: Literal["", "gz", "bz2", "zst"] = ""
 
 
+class Pushed(Struct, frozen=True):
+    """Where the lines of a piece are when the workers cannot read its file: in a blob of the store."""
+
+    blob: Sha256
+    offset: Count  # in the blob, of the piece's first byte
+    size: Count  # bytes of the piece in the blob
+    first: Count  # offset in the file of the piece's first byte
+    path: str = ""  # of the blob, on the worker that has fetched it
+
+
 class Piece(Struct, frozen=True):
     """The lines of `file` that start at an offset in [start, start + length).
 
@@ -49,6 +60,7 @@ class Piece(Struct, frozen=True):
     file: InputFile
     start: Count
     length: Count
+    pushed: Pushed | None = None
 
 
 class Split(Struct, frozen=True):
@@ -115,6 +127,8 @@ class JobSpec(Struct, frozen=True):
     setup_script: str = ""  # name in the working directory of the setup wrapper
     job_class: str = ""  # qualified name of the class in the job file; empty: the one that the file runs
     skip_bad_records: Count = 0  # how many records that fail their mapper may be left out
+    stored: bool = False  # client and workers share no files: bundle, inputs and output go through the store
+    bundle_bytes: Count = 0  # size of the bundle, when it is stored
     reuse: str = ""  # directory with spools of an earlier run of this job
 
 
@@ -167,6 +181,14 @@ class FrameCount(Struct, frozen=True, array_like=True):
     crc32: Count = 0  # of all the bytes, in the order they were yielded
 
 
+class StoredFile(Struct, frozen=True, array_like=True):
+    """A file of a job's output that the store holds."""
+
+    name: Annotated[str, Meta(pattern=r"^(output|steps)(/[A-Za-z0-9_][A-Za-z0-9._-]{0,100}){1,2}\Z")]
+    sha256: Sha256
+    size: Count
+
+
 class AttemptDone(Message, frozen=True):
     """An attempt has read all of its input and sent or written all of its output."""
 
@@ -181,6 +203,7 @@ class AttemptDone(Message, frozen=True):
     output_records: Count = 0
     output_bytes: Count = 0
     undelivered: tuple[Count, ...] = ()  # partitions whose owner could not be reached
+    files: tuple[StoredFile, ...] = ()  # of a job that is stored: what it adds to the job's output
 
 
 class Failure(Struct, frozen=True):
@@ -379,12 +402,15 @@ ToAgent = Welcome | Beat | Resync | Refused | OpenJob | Launch | Kill | Commit |
 
 
 class Submit(Message, frozen=True):
+    """Run a job. `lease_seconds`: kill it when its clients have not been heard for so long; 0: never."""
+
     spec: JobSpec
     version: str
     protocol: int = PROTOCOL
     host: Text = ""  # of the client
     mrjob: Version = ""  # empty: the same as the coordinator's
     python: Version = ""
+    lease_seconds: Annotated[float, Meta(ge=0)] = 0.0
 
 
 class Cancel(Message, frozen=True):
@@ -400,7 +426,11 @@ class Attach(Message, frozen=True):
     job: Name
 
 
-FromClient = Submit | Cancel | Attach
+class ListJobs(Message, frozen=True):
+    """Answered with JobList."""
+
+
+FromClient = Submit | Cancel | Attach | ListJobs
 
 
 class ListWorkers(Message, frozen=True):
@@ -471,6 +501,7 @@ class JobEnded(Message, frozen=True):
     counters: tuple[Counters, ...] = ()  # of committed attempts, by step
     reason: Text = ""
     stages: tuple[StageProgress, ...] = ()
+    files: tuple[StoredFile, ...] = ()  # of a job that is stored and succeeded: its output
 
 
 class Notice(Message, frozen=True):
@@ -499,13 +530,31 @@ class WorkerList(Message, frozen=True):
     workers: tuple[WorkerInfo, ...]
 
 
+class JobSummary(Struct, frozen=True):
+    """A job as the coordinator sees it."""
+
+    job: Name
+    state: Literal["running", "succeeded", "failed", "killed"]
+    reason: Text
+    stages: tuple[StageProgress, ...]
+    label: str = ""  # known while it runs
+    files: Count = 0  # of its output, in the store unless a client has fetched them
+    counters: tuple[Counters, ...] = ()
+
+
+class JobList(Message, frozen=True):
+    """The jobs that run and those that are remembered, the oldest first."""
+
+    jobs: tuple[JobSummary, ...]
+
+
 class JobUnknown(Message, frozen=True):
     """The coordinator does not know the job: its Submit was lost, or it ended long ago."""
 
     job: Name
 
 
-ToClient = Refused | JobUpdate | AttemptReport | JobEnded | JobUnknown | Notice
+ToClient = Refused | JobUpdate | AttemptReport | JobEnded | JobUnknown | Notice | JobList
 ToOperator = Refused | WorkerList
 
 

@@ -17,7 +17,7 @@ MIB = 1024**2
 
 # Read by the start-up hook and the tests' tools, before or beside any Settings object.
 _OTHER_VARIABLES = {"ZMQMR_NO_HOOK"}
-_MAY_BE_ZERO = {"status_port", "task_memory_bytes", "state_days", "state_bytes"}
+_MAY_BE_ZERO = {"status_port", "task_memory_bytes", "state_days", "state_bytes", "store_bytes"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,9 @@ class Settings:
     keys: str = ""  # directory of this host's keys; empty: private sockets only
     authorized_keys: str = ""  # path of the list of keys that may connect; empty: in that directory
     max_peers: int = 4096  # connections that a listening TCP port takes at a time
+    store_bytes: int = 0  # of all files that a coordinator keeps for jobs; 0: what its drive has
+    store_keep_seconds: float = 86400.0  # an ended job's output waits this long for its client
+    client_lease_seconds: float = 60.0  # a job on a cluster is killed when its client is gone for so long
     answer_seconds: float = 60.0  # for a worker to take the records that were sent to it
     progress_seconds: float = 0.5  # between two progress reports of an attempt
 

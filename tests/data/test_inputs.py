@@ -462,24 +462,24 @@ def test_a_file_or_directory_without_permission_is_named(tmp_path: Path) -> None
 def test_copy_decompressed_writes_the_content(tmp_path: Path, codec: str) -> None:
     data = COMPRESSORS[codec](CONTENT) * 2 if codec else CONTENT * 2
     file = written(tmp_path, data, f"in.{codec}" if codec else "in")
-    copy_decompressed(file, str(tmp_path / "copy"))
+    copy_decompressed(whole(file), str(tmp_path / "copy"))
     assert (tmp_path / "copy").read_bytes() == CONTENT * 2
 
 
 def test_copy_decompressed_leaves_nothing_of_a_damaged_file(tmp_path: Path) -> None:
     file = written(tmp_path, gzip.compress(CONTENT)[:-1], "in.gz")
     with pytest.raises(InputTruncated):
-        copy_decompressed(file, str(tmp_path / "copy"))
+        copy_decompressed(whole(file), str(tmp_path / "copy"))
     assert not (tmp_path / "copy").exists()
 
 
 def test_copy_decompressed_tells_a_bad_destination_from_a_bad_input(tmp_path: Path) -> None:
     file = written(tmp_path, gzip.compress(CONTENT), "in.gz")
     with pytest.raises(SpillError, match="cannot write"):
-        copy_decompressed(file, str(tmp_path / "missing/copy"))
+        copy_decompressed(whole(file), str(tmp_path / "missing/copy"))
     (tmp_path / "full").symlink_to("/dev/full")
     with pytest.raises(OutOfDisk) as caught:
-        copy_decompressed(file, str(tmp_path / "full"))
+        copy_decompressed(whole(file), str(tmp_path / "full"))
     assert caught.value.path == str(tmp_path / "full")
 
 

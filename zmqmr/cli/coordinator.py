@@ -68,11 +68,14 @@ def run(args: argparse.Namespace) -> int:
         note=state.note,
         keys=keys,
         notifier=Notifier.from_environ(),
+        store=args.store or "",
+        store_directory=os.path.join(state_directory, "store"),
     )
     port = settings.status_port if args.status_port is None else args.status_port
     page = StatusServer(state.snapshot, port)
     url = page.start() or "no"
-    say(f"coordinator listens at {coordinator.endpoint}, status page: {url}")
+    files = f"{coordinator.store.endpoint} for files, " if coordinator.store is not None else ""
+    say(f"coordinator listens at {coordinator.endpoint}, {files}status page: {url}")
     try:
         run_coordinator(coordinator)
     finally:

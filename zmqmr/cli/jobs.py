@@ -4,6 +4,7 @@ import argparse
 import time
 from typing import TYPE_CHECKING
 
+from zmqmr.cli import remote
 from zmqmr.cli.texts import duration, moment, print_json, print_table, say
 from zmqmr.errors import EXIT_OK
 from zmqmr.settings import Settings
@@ -19,11 +20,14 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser = commands.add_parser("jobs", help="list the jobs of this machine, the newest first")
     parser.add_argument("--all", action="store_true", help=f"all that are known, not only {SHOWN}")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    remote.add_cluster_option(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the table; always 0."""
+    if args.cluster:
+        return remote.jobs(args)
     from zmqmr.client.records import Records
 
     found = Records.of(Settings.from_environ()).all()

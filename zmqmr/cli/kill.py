@@ -7,6 +7,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from zmqmr.cli import remote
 from zmqmr.cli.texts import print_json
 from zmqmr.errors import EXIT_OK, CoordinatorUnreachable, UsageError
 from zmqmr.settings import Settings
@@ -23,11 +24,14 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser.add_argument("job", help="its id, or the beginning of it")
     parser.add_argument("--force", action="store_true", help="do not ask: end its processes")
     parser.add_argument("--json", action="store_true", help="say how it ended as one JSON object")
+    remote.add_cluster_option(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """0 when the job is over, 2 when it does not run, 3 when it could not be ended."""
+    if args.cluster:
+        return remote.kill(args)
     from zmqmr.client import contact
     from zmqmr.client.garbage import settle
     from zmqmr.client.records import Records

@@ -3,6 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from zmqmr.cli import remote
 from zmqmr.cli.jobs import seconds
 from zmqmr.cli.texts import duration, moment, print_json
 from zmqmr.client.texts import one_line, printable
@@ -20,11 +21,14 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser = commands.add_parser("show", help="all about a job: steps, tasks done, counters, failures")
     parser.add_argument("job", help="its id, or the beginning of it")
     parser.add_argument("--json", action="store_true", help="as one JSON object")
+    remote.add_cluster_option(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print it; 0, or 2 when there is no such job."""
+    if args.cluster:
+        return remote.show(args)
     import msgspec
 
     from zmqmr.client.joblog import entries

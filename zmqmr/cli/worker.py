@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     name = _name(args)
     make_room_for_files(settings)
     keys = keys_of(args, "worker")
-    for where in (args.coordinator, args.listen):
+    for where in (args.coordinator, args.listen, *filter(None, [args.store])):
         check_safe(where, keys is not None)
     places = [os.path.abspath(directory) for directory in args.directory]
     locks = [take(place, "worker") for place in places]
@@ -83,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
                 "name": name,
                 "coordinator": args.coordinator,
                 "shuffle": args.listen,
+                "store": args.store or "",
                 "directory": directories[0],
                 "more_directories": directories[1:],
                 "slots": slots,

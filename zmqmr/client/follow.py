@@ -1,12 +1,17 @@
 """One job, from its submission to its end, over a connection to its coordinator, wherever that is."""
 
 import os
+import socket
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
+import mrjob
+
 from zmqmr import __version__
 from zmqmr.client.endings import Left, log
+from zmqmr.client.texts import one_line
 from zmqmr.errors import CoordinatorUnreachable, ProtocolError, UsageError
 from zmqmr.messages import (
     Attach,
@@ -17,6 +22,7 @@ from zmqmr.messages import (
     JobSpec,
     JobUnknown,
     JobUpdate,
+    Notice,
     Refused,
     Submit,
     ToClient,
@@ -27,6 +33,7 @@ from zmqmr.net.sockets import CONTROL_BYTES
 
 _ASKED = 20  # times that the coordinator may not know the job
 _ASK_SECONDS = 0.1  # until it is asked again for a job that another client submits
+_ATTACH_SECONDS = 5.0  # between two words to a coordinator that is not silent: its client lives
 _CANCEL_SECONDS = 15.0  # for a cancelled job to end
 _QUIET_MILLISECONDS = 500  # without a message; then look whether the coordinator lives
 
@@ -44,15 +51,18 @@ class Follower:
         self._check = check
         self._on_message = on_message
         self._submit = b""  # sent again to a coordinator that does not know the job
+        self._attach_at = time.monotonic() + _ATTACH_SECONDS
         self._asked = 0  # coordinators that did not know the job
 
-    def submit(self, spec: JobSpec) -> None:
-        """Ask the coordinator to run a job; UsageError when no coordinator would take it."""
-        self._submit = submission(spec)
+    def submit(self, spec: JobSpec, lease_seconds: float = 0.0) -> None:
+        """Ask the coordinator to run a job, and to kill it when no client is heard for `lease_seconds`,
+        unless that is 0. UsageError when no coordinator would take it."""
+        self._submit = submission(spec, lease_seconds)
         self._socket.send(self._submit)
 
     def attach(self) -> None:
         """Ask for the news of a job that runs, or its end."""
+        self._attach_at = time.monotonic() + _ATTACH_SECONDS
         self._socket.send(encode(Attach(self.job)))
 
     def wait(self, *, cancels: bool = True) -> JobEnded:
@@ -95,6 +105,8 @@ class Follower:
 
     def _next(self) -> JobEnded | None:
         """Take one message; the job's end if that is what it was."""
+        if time.monotonic() >= self._attach_at:
+            self.attach()
         if not self._socket.poll(_QUIET_MILLISECONDS):
             self._check()
             self.attach()
@@ -108,7 +120,9 @@ class Follower:
             raise CoordinatorUnreachable(f"the coordinator refused the job: {message.reason}")
         if isinstance(message, JobUnknown):
             self._ask_again()
-        else:
+        elif isinstance(message, Notice):
+            log.warning("%s", one_line(message.text))
+        elif isinstance(message, JobUpdate | AttemptReport):
             self._on_message(message)
         return None
 
@@ -132,10 +146,18 @@ def client_identity() -> bytes:
     return b"client:" + os.urandom(8).hex().encode()
 
 
-def submission(spec: JobSpec) -> bytes:
+def submission(spec: JobSpec, lease_seconds: float = 0.0) -> bytes:
     """The message that submits a job, if a coordinator takes it; UsageError otherwise."""
     try:
-        frame = encode(Submit(spec, __version__))
+        submit = Submit(
+            spec,
+            __version__,
+            host=socket.gethostname()[:200],
+            mrjob=mrjob.__version__,
+            python=".".join(map(str, sys.version_info[:3])),
+            lease_seconds=lease_seconds,
+        )
+        frame = encode(submit)
         decode(frame, FromClient)
     except (UnicodeEncodeError, ProtocolError) as error:
         raise UsageError(f"the job cannot be submitted: {error}; check its switches and settings") from error

@@ -118,12 +118,16 @@ def task_args(runner: "ZeroMQMRJobRunner") -> tuple[str, ...]:
 def sh(runner: "ZeroMQMRJobRunner") -> tuple[str, ...]:
     """The shell and its switches."""
     command = tuple(runner._sh_bin())
+    if runner._opts["cluster"]:
+        return command  # a program of the workers
     _program(command[0], "--sh-bin")
     return command
 
 
 def task_python(runner: "ZeroMQMRJobRunner") -> tuple[str, ...]:
     """The interpreter for tasks, () when it is the one that runs now."""
+    if runner._opts["cluster"]:  # a program of the workers; when none is named, the one that runs them
+        return tuple(runner._opts["task_python_bin"] or runner._opts["python_bin"] or ())
     command = tuple(runner._task_python_bin())
     found = _program(command[0], "--python-bin or --task-python-bin")
     return () if len(command) == 1 and _is_running(found) else command

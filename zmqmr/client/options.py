@@ -2,7 +2,9 @@
 
 from typing import Any
 
-OWN = frozenset({"detach", "resume", "resume_from", "skip_bad_records", "task_runner_alias"})
+OWN = frozenset(
+    {"cluster", "detach", "resume", "resume_from", "shared_inputs", "skip_bad_records", "task_runner_alias"}
+)
 LOCAL = frozenset(
     {"hadoop_version", "num_cores", "sort_bin"}
 )  # of mrjob's local runner, with the same meaning
@@ -12,6 +14,35 @@ SPARK_ONLY = frozenset({"spark_args", "spark_submit_bin"})
 def runner_options() -> dict[str, dict[str, Any]]:
     """The options to merge into mrjob.options._RUNNER_OPTS, in its format."""
     return {
+        "cluster": {
+            "switches": [
+                (
+                    ["--cluster"],
+                    {
+                        "metavar": "NAME",
+                        "help": (
+                            "Run the job on a cluster: the name of one that the playbook cluster.yml made, or"
+                            " tcp://HOST:PORT of a coordinator. The job's files and inputs are pushed there."
+                            " (zeromq only)"
+                        ),
+                    },
+                )
+            ]
+        },
+        "shared_inputs": {
+            "switches": [
+                (
+                    ["--shared-inputs"],
+                    {
+                        "action": "store_true",
+                        "help": (
+                            "With --cluster: the workers see the inputs under the same paths, on a file"
+                            " system that they mount; do not push them. (zeromq only)"
+                        ),
+                    },
+                )
+            ]
+        },
         "detach": {
             "switches": [
                 (

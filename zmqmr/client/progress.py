@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TextIO
 
 from zmqmr.client.endings import is_shown, log
-from zmqmr.client.texts import cut, one_line, printable
+from zmqmr.client.texts import cut, one_line, printable, size_words
 from zmqmr.messages import AttemptReport, JobUpdate, StageProgress
 
 LOG_SECONDS = 10.0  # between two log lines about progress
@@ -144,7 +144,7 @@ class Progress:
         seconds = now - self._started.get(stage.stage, now)
         return (
             f"{self._title(stage)}: {_tasks(stage.tasks)} done in {seconds:.1f} s, "
-            f"{stage.records:,} records, {_size(stage.bytes)}"
+            f"{stage.records:,} records, {size_words(stage.bytes)}"
         )
 
     def _title(self, stage: StageProgress) -> str:
@@ -156,7 +156,7 @@ class Progress:
         words = [f"{self._title(stage)}: {stage.done} of {_tasks(stage.tasks)}, {stage.running} running"]
         seconds = now - self._started.get(stage.stage, now)
         if seconds > 0 and stage.records:
-            words.append(f"{stage.records / seconds:,.0f} records/s, {_size(stage.bytes / seconds)}/s")
+            words.append(f"{stage.records / seconds:,.0f} records/s, {size_words(stage.bytes / seconds)}/s")
             left = _seconds_left(stage, seconds)
             if left is not None:
                 words.append(f"{int(left) // 60}:{int(left) % 60:02d} left")
@@ -191,12 +191,3 @@ def _seconds_left(stage: StageProgress, seconds: float) -> float | None:
 
 def _tasks(count: int) -> str:
     return f"{count} task" if count == 1 else f"{count} tasks"
-
-
-def _size(count: float) -> str:
-    units = iter(("bytes", "kB", "MB", "GB", "TB"))
-    unit = next(units)
-    while count >= 1000 and unit != "TB":
-        count /= 1000
-        unit = next(units)
-    return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"

@@ -56,6 +56,7 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
         self._counters: list[dict[str, dict[str, int]]] = []
         self._job_class, self._prints = job_that_makes_runner()
         self._detached = False  # whether another process has taken the job over
+        self._detached_there = False  # whether the job goes on, on a cluster
         self._left = False  # whether the agent cleans up alone
         self._keeps = False  # whether a later job can use what is left of this one
         self._failed_step: int | None = None
@@ -191,6 +192,9 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
         """Nothing yet: `_run` makes the archives, once inputs and output are known to be good."""
 
     def _run(self) -> None:
+        if self._opts["cluster"]:
+            self._run_on_cluster()
+            return
         with ExitStack() as undo:
             with nothing_started():
                 settings = Settings.from_environ()
@@ -204,6 +208,28 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
                 self._detach(run, undo)
             else:
                 self._follow(run)
+            undo.pop_all()
+
+    def _run_on_cluster(self) -> None:
+        from zmqmr.client.remote_run import RemoteRun
+
+        with ExitStack() as undo:
+            with nothing_started():
+                settings = Settings.from_environ()
+                run = RemoteRun(self, settings)
+                spec, step_output, output = self._prepare(settings, undo)
+            ended = run.run(spec, output, step_output)
+            if ended is None:
+                self._detached_there = True
+                if driven_by_run_job():
+                    print(spec.job, flush=True)
+                return
+            self._failed_step = run.failed_step
+            self._counters = [dict(counters) for counters in ended.counters]
+            self._counters += [{} for _ in range(len(spec.steps) - len(self._counters))]
+            self._log_counters()
+            if ended.state != "succeeded":
+                self._raise_failed(ended)
             undo.pop_all()
 
     def _take_up(self, record: Record, settings: Settings, undo: ExitStack) -> Earlier | None:
@@ -257,7 +283,8 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
         self, settings: Settings, undo: ExitStack
     ) -> tuple[JobSpec, outputs.OutputDirectory | None, outputs.OutputDirectory]:
         """Check everything that can be checked, cheapest first, and make the JobSpec."""
-        check_sort(self._opts["sort_bin"] or ("sort",))
+        if not self._opts["cluster"]:
+            check_sort(self._opts["sort_bin"] or ("sort",))
         confs = jobspec.interpret_steps(self, settings)
         self._warn_of_unsupported(confs)
         files = self._list_inputs([path for path in self._input_paths if path != "-"])
@@ -395,7 +422,7 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
         directory = self.get_output_dir()
         if directory is None:
             raise ValueError("Run the job before streaming output")
-        if self._detached:
+        if self._detached or self._detached_there:
             return  # `zmqmr attach` has it, when there is some
         if self._closed:
             log.warning("the runner is closed: its output is probably gone; read it before cleanup()")

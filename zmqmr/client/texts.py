@@ -25,3 +25,13 @@ def _escaped(match: re.Match[str]) -> str:
 def cut(text: str, length: int) -> str:
     """`text`, or its start and "..." where it has more than `length` characters."""
     return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def size_words(count: float) -> str:
+    """A number of bytes, for people."""
+    units = iter(("bytes", "kB", "MB", "GB", "TB"))
+    unit = next(units)
+    while count >= 1000 and unit != "TB":
+        count /= 1000
+        unit = next(units)
+    return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"

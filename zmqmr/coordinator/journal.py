@@ -34,6 +34,7 @@ _KINDS: dict[str, type] = {
         events.AttemptSilent,
         events.CommitOverdue,
         events.WorkersMissing,
+        events.ClientMissing,
     )
 }
 _TABLE = "event (number INTEGER PRIMARY KEY, version INTEGER, time REAL, kind TEXT, body BLOB, crc32 INTEGER)"

@@ -12,6 +12,8 @@ import zmq
 
 from zmqmr.coordinator.admission import may_say, misfit, misfit_of_another_release, other_pythons
 from zmqmr.coordinator.journal import Journal
+from zmqmr.coordinator.store import BlobStore
+from zmqmr.coordinator.store_server import StoreServer
 from zmqmr.core.events import (
     ClientAttached,
     Command,
@@ -40,7 +42,10 @@ from zmqmr.messages import (
     FromOperator,
     Heartbeat,
     Introduction,
+    JobList,
+    JobSummary,
     Leave,
+    ListJobs,
     ListWorkers,
     Notice,
     Refused,
@@ -78,10 +83,13 @@ class Coordinator:
         note: Callable[[Any], None],
         keys: Keys | None = None,
         notifier: Notifier | None = None,
+        store: str = "",
+        store_directory: str = "",
     ):
         """`lifeline`: a descriptor that closes when the coordinator must end. `journal`: its path; what it
         holds is taken up again. `note`: is told whatever clients are told. `keys`: needed at an endpoint that
-        is not private. UsageError when it cannot listen there, or not safely."""
+        is not private. `store`: endpoint of the store of blobs, which are kept in `store_directory`; empty:
+        there is none. UsageError when it cannot listen there, or not safely."""
         self.settings = settings
         self.running = True
         self._scheduler = Scheduler(
@@ -108,6 +116,10 @@ class Coordinator:
         self._door = Door(self._socket, settings.max_peers) if is_tcp(endpoint) else None
         self.endpoint = bound(self._socket) if is_tcp(endpoint) else endpoint
         self._lifeline = lifeline
+        self.store: StoreServer | None = None
+        if store:
+            blobs = BlobStore(store_directory, settings.store_keep_seconds, settings.store_bytes)
+            self.store = StoreServer(self._context, store, blobs, settings.max_peers, self._gate)
 
     def run(self) -> None:
         """Serve until the lifeline closes or TERM comes."""
@@ -117,6 +129,9 @@ class Coordinator:
             poller.register(self._lifeline, zmq.POLLIN)
         if self._door is not None:
             poller.register(self._door.signal, zmq.POLLIN)
+        if self.store is not None:
+            self.store.running = frozenset(self._scheduler.jobs)
+            self.store.start()
         try:
             while self.running:
                 timeout = max(0.0, self._tick_at - time.monotonic())
@@ -132,6 +147,8 @@ class Coordinator:
             self._close()
 
     def _close(self) -> None:
+        if self.store is not None:
+            self.store.stop()
         if self._door is not None:
             self._door.close()
         self._socket.close(linger=100)
@@ -161,9 +178,15 @@ class Coordinator:
     def _handle(self, event: Event) -> None:
         """Decide about an event. Its commands wait until it is in the journal."""
         now = self._now()
+        written = not (_is_news_only(event) or self._is_known(event))
         self._commands += self._scheduler.handle(event, now)
-        if not _is_news_only(event):
+        if written:
             self._unwritten.append((now, event))
+
+    def _is_known(self, event: Event) -> bool:
+        """Whether a client only says again that it follows a job."""
+        job = self._scheduler.jobs.get(event.job) if isinstance(event, ClientAttached) else None
+        return job is not None and isinstance(event, ClientAttached) and event.client in job.clients
 
     def _carry_out_all(self) -> None:
         """First the journal, then the commands; a send that fails is one more event."""
@@ -238,6 +261,8 @@ class Coordinator:
             self._handle(JobCancelled(message.job, "killed on request"))
         elif isinstance(message, Attach):
             self._handle(ClientAttached(peer, message.job))
+        elif isinstance(message, ListJobs):
+            self._send(peer, self._jobs())
         elif isinstance(message, ListWorkers | Drain):
             self._look_after(peer, message)
         else:
@@ -279,11 +304,39 @@ class Coordinator:
             self._say_once(peer, f"is refused: {reason}")
             self._send(peer, Refused(reason))
             return
+        if message.spec.stored and self.store is None:
+            self._send(peer, Refused("it has no store of files; start it with --store tcp://HOST:PORT"))
+            return
         workers = self._scheduler.workers.values()
         pythons = {worker.name: worker.python for worker in workers if worker.python}
         if warning := other_pythons(message.python, pythons):
             self._send(peer, Notice(message.spec.job, warning))
-        self._handle(JobSubmitted(peer, message.spec))
+        self._handle(JobSubmitted(peer, message.spec, message.lease_seconds))
+
+    def _jobs(self) -> JobList:
+        ended = [
+            JobSummary(
+                job=job.job,
+                state=job.state,
+                reason=job.reason,
+                stages=job.stages,
+                files=len(job.files),
+                counters=job.counters,
+            )
+            for job in self._scheduler.ended.values()
+        ]
+        running = [
+            JobSummary(
+                job=name,
+                state="running",
+                reason="",
+                stages=job.progress(),
+                label=job.spec.label,
+                counters=tuple(job.counters),
+            )
+            for name, job in self._scheduler.jobs.items()
+        ]
+        return JobList((*ended, *running))
 
     def _look_after(self, peer: bytes, message: ListWorkers | Drain) -> None:
         if isinstance(message, Drain):
@@ -329,6 +382,8 @@ class Coordinator:
             for event in self._scheduler.due(self._now()):
                 self._handle(event)
             self._handle(Tick())
+            if self.store is not None:
+                self.store.running = frozenset(self._scheduler.jobs)
             self._shorten_journal()
             self._notifier.alive()
             workers, jobs = len(self._scheduler.workers), len(self._scheduler.jobs)

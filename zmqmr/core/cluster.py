@@ -127,7 +127,12 @@ class Cluster:
                 self._offer(self.workers[attempt.worker])
         del self.jobs[job.spec.job]
         ended = JobEnded(
-            job.spec.job, state, counters=tuple(job.counters), reason=reason, stages=job.progress()
+            job.spec.job,
+            state,
+            counters=tuple(job.counters),
+            reason=reason,
+            stages=job.progress(),
+            files=job.files if state == "succeeded" else (),
         )
         self.ended[job.spec.job] = ended
         while len(self.ended) > ENDED_JOBS:

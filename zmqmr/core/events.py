@@ -76,6 +76,7 @@ class Reported:
 class JobSubmitted:
     client: bytes
     spec: JobSpec
+    lease_seconds: float = 0.0  # that the client may be silent; 0: for ever
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +135,13 @@ class WaitOver:
 
 
 @dataclass(frozen=True, slots=True)
+class ClientMissing:
+    """A job's client has been silent for its lease."""
+
+    job: str
+
+
+@dataclass(frozen=True, slots=True)
 class WorkersMissing:
     """A job has waited too long for a worker."""
 
@@ -159,6 +167,7 @@ Event = (
     | CommitOverdue
     | AttemptSlow
     | WaitOver
+    | ClientMissing
     | WorkersMissing
     | Tick
 )

@@ -187,6 +187,7 @@ class Reports(Repair):
     def _confirm(self, name: str, job: Job, task: Task) -> None:
         """A worker has done its part of a commit."""
         assert task.done is not None
+        task.files = task.done.files
         if job.plans[task.stage].partitions:
             task.signature = signature(task.done)
             if name == task.worker:

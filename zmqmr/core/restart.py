@@ -20,6 +20,7 @@ class Restart(Reports):
 
     def _client_attached(self, event: ClientAttached) -> None:
         if job := self.jobs.get(event.job):
+            job.client_heard = self._now
             if event.client not in job.clients:
                 job.clients.append(event.client)
             self._commands.append(Inform(event.client, self._progress_of(job)))
@@ -32,7 +33,7 @@ class Restart(Reports):
         for worker in self.workers.values():
             worker.heard, worker.resuming = self._now, True
         for job in self.jobs.values():
-            job.waiting_since, job.changed = None, True
+            job.waiting_since, job.changed, job.client_heard = None, True, self._now
             for task in job.active.values():
                 task.done_at = self._now
                 for attempt in task.attempts:

@@ -13,6 +13,7 @@ from zmqmr.core.events import (
     AttemptSilent,
     AttemptSlow,
     ClientAttached,
+    ClientMissing,
     Command,
     CommitOverdue,
     CoordinatorRestarted,
@@ -82,6 +83,7 @@ class Scheduler(Restart):
             CommitOverdue: self._commit_overdue,
             WaitOver: self._wait_over,
             WorkersMissing: self._workers_missing,
+            ClientMissing: self._client_missing,
             Tick: self._tick,
         }
         self._reports: dict[type, Callable[[Worker, Job, Any], None]] = {
@@ -210,7 +212,7 @@ class Scheduler(Restart):
         if name in self.jobs or name in self.ended:
             self._client_attached(ClientAttached(event.client, name))
             return  # a client that asks twice wants one job
-        job = self.jobs[name] = Job(event.spec, event.client, self._now)
+        job = self.jobs[name] = Job(event.spec, event.client, self._now, event.lease_seconds)
         for worker in self.workers:
             self._tell(worker, OpenJob(job.spec))
 
@@ -231,6 +233,8 @@ class Scheduler(Restart):
             since = job.waiting_since
             if not self.workers and since is not None and now - since > self.worker_wait_seconds:
                 events.append(WorkersMissing(job.spec.job))
+            if job.lease_seconds and now - job.client_heard > job.lease_seconds:
+                events.append(ClientMissing(job.spec.job))
             events += self._overdue(job, now)
             events += [
                 WaitOver(job.spec.job, task.name) for task in job.waiting.values() if task.wait_until <= now
@@ -278,6 +282,11 @@ class Scheduler(Restart):
         job = self.jobs.get(event.job)
         if job is not None and not self.workers:
             self._end(job, "failed", f"no worker joined within {self.worker_wait_seconds:.0f} seconds")
+
+    def _client_missing(self, event: ClientMissing) -> None:
+        if job := self.jobs.get(event.job):
+            seconds = f"{job.lease_seconds:.0f} seconds"
+            self._end(job, "killed", f"its client has been gone for {seconds}; --detach lets a job go on")
 
     def _wait_over(self, event: WaitOver) -> None:
         job = self.jobs.get(event.job)

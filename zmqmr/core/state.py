@@ -8,7 +8,16 @@ from enum import Enum
 
 from zmqmr.core.counters import count_all
 from zmqmr.core.plan import StagePlan, plan_stages
-from zmqmr.messages import AttemptDone, Counters, Failure, JobSpec, RecordAt, StageProgress, encode
+from zmqmr.messages import (
+    AttemptDone,
+    Counters,
+    Failure,
+    JobSpec,
+    RecordAt,
+    StageProgress,
+    StoredFile,
+    encode,
+)
 
 FOLLOWERS = 8  # clients that are told about a job: the newest
 STORY_LENGTH = 20  # events kept for each task that is not done
@@ -96,6 +105,7 @@ class Task:
     careful: bool = False  # an attempt crashed: find the record
     suspect: RecordAt | None = None  # the record that the last attempt failed on
     skip: tuple[RecordAt, ...] = ()  # records left out
+    files: tuple[StoredFile, ...] = ()  # of the committed attempt, in the store
     story: tuple[str, ...] = ()
 
     def running(self, number: int) -> Attempt | None:
@@ -174,9 +184,11 @@ class Stage:
 class Job:
     """A submitted job: its specification, its stages, its fate."""
 
-    def __init__(self, spec: JobSpec, client: bytes, now: float):
+    def __init__(self, spec: JobSpec, client: bytes, now: float, lease_seconds: float = 0.0):
         self.spec = spec
         self.clients = deque([client], maxlen=FOLLOWERS)
+        self.lease_seconds = lease_seconds  # that all of its clients may be silent; 0: for ever
+        self.client_heard = now
         self.began = now
         self.plans = plan_stages(spec)
         self.total_bytes = sum(piece.length for split in spec.splits for piece in split.pieces)
@@ -220,6 +232,11 @@ class Job:
     @property
     def running(self) -> int:
         return sum(stage.running for stage in self.stages)
+
+    @property
+    def files(self) -> tuple[StoredFile, ...]:
+        """What the committed attempts have put into the store."""
+        return tuple(file for stage in self.stages for task in stage.tasks for file in task.files)
 
     def attempts(self) -> Iterator[tuple[Task, Attempt]]:
         """All that run."""

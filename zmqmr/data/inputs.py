@@ -32,6 +32,7 @@ MAX_NLINE_SPLITS = 100_000
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _NOT_FILES = ("/dev/stdin", "/dev/fd/", "/proc/")  # another thing in every process
 _READ_BYTES = 128 * 1024  # of compressed data, and when a file is copied or scanned
+_COPY_BYTES = 1024 * 1024  # when it is only hashed
 
 
 def list_inputs(paths: Iterable[str]) -> list[InputFile]:
@@ -58,6 +59,9 @@ def read_blocks(piece: Piece, *, block_bytes: int, max_line_bytes: int) -> Itera
     """
     file = piece.file
     size = min(block_bytes, max_line_bytes)  # so that a line inside one read is never too long
+    if piece.pushed is not None:
+        yield from _pushed_blocks(piece, size, max_line_bytes)
+        return
     with _opened(file) as descriptor:
         if file.codec:
             content = decompressed(_reads(descriptor, file, _READ_BYTES), file.codec, file.path)
@@ -98,15 +102,37 @@ def nline_splits(
     return tuple(splits)
 
 
-def copy_decompressed(file: InputFile, destination: str) -> None:
-    """Write the content of `file`, decompressed if it is compressed, to the new file `destination`.
+def byte_range(piece: Piece) -> tuple[int, int]:
+    """Where the lines of a piece begin and end in its file, on the disk. InputError and InputVanished as in
+    `read_blocks`."""
+    if piece.file.codec:
+        return 0, piece.file.size
+    with _opened(piece.file) as descriptor:
+        start = _line_start(descriptor, piece.file, piece.start)
+        return start, _line_start(descriptor, piece.file, piece.start + piece.length)
+
+
+def raw_range(file: InputFile, start: int, end: int) -> Iterator[bytes]:
+    """The bytes of a file from `start` to `end`, as they are on the disk, in blocks. InputError and
+    InputVanished as in `read_blocks`."""
+    with _opened(file) as descriptor:
+        yield from _cut(_reads(descriptor, file, _COPY_BYTES, start), end - start)
+
+
+def copy_decompressed(piece: Piece, destination: str) -> None:
+    """Write the content of the file of `piece`, decompressed if it is compressed, to the new file
+    `destination`.
 
     After a failure no `destination` is left. InputError, InputVanished and InputTruncated as in
     `read_blocks`; SpillError, or OutOfDisk, if `destination` cannot be written.
     """
+    file = piece.file
     try:
-        with _opened(file) as descriptor:
-            content = _reads(descriptor, file, _READ_BYTES)
+        with contextlib.ExitStack() as stack:
+            if piece.pushed is not None:
+                content = _pushed_bytes(piece, _READ_BYTES)
+            else:
+                content = _reads(stack.enter_context(_opened(file)), file, _READ_BYTES)
             if file.codec:
                 content = decompressed(content, file.codec, file.path)
             _write(content, destination)
@@ -277,6 +303,19 @@ def _first_line(descriptor: int, piece: Piece, size: int) -> tuple[int, bytes]:
     return max(position, piece.start + piece.length), b""
 
 
+def _line_start(descriptor: int, file: InputFile, position: int) -> int:
+    """Where the first line that starts at or after `position` starts; the file's size when none does."""
+    if position == 0 or position >= file.size:
+        return min(position, file.size)
+    position -= 1
+    for chunk in _reads(descriptor, file, _READ_BYTES, position):
+        newline = chunk.find(b"\n")
+        if newline >= 0:
+            return position + newline + 1
+        position += len(chunk)
+    return file.size
+
+
 def _nline_pieces(file: InputFile, lines_per_map: int) -> Iterator[Piece]:
     if file.size == 0:
         return iter([whole(file)])
@@ -373,6 +412,47 @@ def _regrouped(content: Iterable[bytes], size: int) -> Iterator[bytes]:
             del buffer[:usable]
     if buffer:
         yield bytes(buffer)
+
+
+def _pushed_blocks(piece: Piece, size: int, max_line_bytes: int) -> Iterator[tuple[int, bytes]]:
+    assert piece.pushed is not None
+    file = piece.file
+    if file.codec:
+        content = decompressed(_pushed_bytes(piece, _READ_BYTES), file.codec, file.path)
+        yield from _lines(file.path, _regrouped(content, size), 0, None, max_line_bytes)
+    else:
+        yield from _lines(file.path, _pushed_bytes(piece, size), piece.pushed.first, None, max_line_bytes)
+
+
+def _pushed_bytes(piece: Piece, size: int) -> Iterator[bytes]:
+    """The bytes of a piece in reads of `size`, from the blob, which was checked when it was fetched."""
+    pushed = piece.pushed
+    assert pushed is not None
+    try:
+        with open(pushed.path, "rb", buffering=0) as blob:
+            blob.seek(pushed.offset)
+            left = pushed.size
+            while left:
+                block = blob.read(min(size, left))
+                if not block:
+                    raise InputTruncated(
+                        f"the copy of {piece.file.path} on this worker ends early", piece.file.path
+                    )
+                left -= len(block)
+                yield block
+    except OSError as error:
+        raise _unreadable(pushed.path, None, error) from error
+
+
+def _cut(chunks: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """The first `size` bytes of `chunks`."""
+    if size <= 0:
+        return
+    for chunk in chunks:
+        yield chunk[:size]
+        size -= len(chunk)
+        if size <= 0:
+            return
 
 
 def _chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:

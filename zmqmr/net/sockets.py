@@ -149,8 +149,8 @@ def control_client(
     if is_tcp(endpoint):
         _control_over_tcp(socket, endpoint, settings or Settings())
         socket.set(zmq.SNDTIMEO, REFUSED_SEND_MILLISECONDS)
-        if keys is not None:
-            _identify(socket, keys, keys.of("coordinator"))
+    if keys is not None:  # at an ipc endpoint too: it may be the near end of a tunnel
+        _identify(socket, keys, keys.of("coordinator"))
     socket.connect(endpoint)
     return socket
 

@@ -58,6 +58,7 @@ from zmqmr.net.sockets import (
     worker_identity,
 )
 from zmqmr.settings import Settings
+from zmqmr.worker.fetch import StoreAccess
 from zmqmr.worker.hosted import HostedJob
 from zmqmr.worker.spawn import ExecutorProcess
 
@@ -83,6 +84,7 @@ class Agent:
         keys: Keys | None = None,
         notifier: Notifier | None = None,
         more_directories: Sequence[str] = (),
+        store: str = "",
     ):
         """`coordinator`, `shuffle`: endpoints. `directory`: where jobs live, the agent's own.
         `lifeline`: a descriptor that closes when the agent must end. `spare`: an executor started
@@ -106,6 +108,7 @@ class Agent:
         self._coordinator = coordinator
         self._notifier = notifier or Notifier()
         self._context = context()
+        self._access = StoreAccess(self._context, store, keys, settings) if store else None
         self._gate = Gate(self._context, keys) if keys is not None and is_tcp(shuffle) else None
         self._shuffle = shuffle_server(
             self._context,
@@ -319,6 +322,7 @@ class Agent:
                 self._shuffle_endpoint,
                 self.send,
                 spare,
+                self._access,
             )
         self.send(Opened(name, self.epoch, self.jobs[name].kept))
 

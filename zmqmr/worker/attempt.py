@@ -182,9 +182,9 @@ class Attempt:
             self.set_environment(piece)
             path = piece.file.path
             self.position.at(path, 0, b"")
-            if piece.file.codec:
+            if piece.file.codec or piece.pushed is not None:
                 path = os.path.join(self.work, raw_name(path))
-                copy_decompressed(piece.file, path)
+                copy_decompressed(piece, path)
             yield path, piece.file.path
             self.read(1, piece.length)
 

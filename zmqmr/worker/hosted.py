@@ -3,10 +3,10 @@
 import os
 import shutil
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Literal
 
 import mrjob
@@ -15,9 +15,9 @@ import msgspec
 from zmqmr import __version__
 from zmqmr.core.keys import Keys
 from zmqmr.core.plan import StagePlan, plan_stages
-from zmqmr.data.bundles import unpack
 from zmqmr.data.outputs import SUCCESS, TEMPORARY
 from zmqmr.data.places import SPOOLS, clear_job
+from zmqmr.data.pushing import blob_of, fetched
 from zmqmr.data.seals import seal
 from zmqmr.data.spools import Shelf, Spool
 from zmqmr.errors import Corrupt, SpillError, ZmqmrError
@@ -43,6 +43,7 @@ from zmqmr.messages import (
 from zmqmr.net.frames import FrameHeader
 from zmqmr.settings import Settings
 from zmqmr.worker.attempt import SKIPPED
+from zmqmr.worker.fetch import INPUT, Errand, StoreAccess, fetch, put_files, spec_here, unpack_bundle
 from zmqmr.worker.partitions import Partitions, spill_error
 from zmqmr.worker.repro import keep_bundle
 from zmqmr.worker.spawn import ExecutorProcess
@@ -88,37 +89,13 @@ class _Attempt:
         self.handed_over = False  # to the executor
         self.gone_by: float | None = None  # when the executor has failed to kill it
         self.done: AttemptDone | None = None  # its report, until it commits
+        self.errand: Errand | None = None  # fetches its input or stores its output
+        self.moved = 0  # bytes that its errand had moved when that was last reported
         self.report: AttemptDone | None = None  # of the attempt whose spool it delivers
 
     @property
     def key(self) -> tuple[str, int]:
         return self.launch.task, self.launch.attempt
-
-
-class _Unpacking(threading.Thread):
-    """Unpacks the job's bundle beside the agent's loop: with large files it takes longer than a lost
-    worker may be silent."""
-
-    def __init__(self, spec: JobSpec, directory: str):
-        super().__init__(daemon=True)
-        self._spec, self._directory = spec, directory
-        self._error: Exception | None = None
-        self.fd, self._end = os.pipe()  # closes when it is done
-        self.start()
-
-    def run(self) -> None:
-        try:
-            unpack(self._spec.bundle, self._spec.bundle_sha256, self._directory)
-        except (ZmqmrError, OSError) as error:
-            self._error = error
-        finally:
-            os.close(self._end)
-
-    def finish(self) -> Exception | None:
-        """Wait for its end; why it failed, if it did."""
-        self.join()
-        os.close(self.fd)
-        return self._error
 
 
 class HostedJob:
@@ -134,17 +111,22 @@ class HostedJob:
         shuffle: str,
         send: Callable[[Any], None],
         executor: ExecutorProcess | None,
+        access: StoreAccess | None = None,
     ):
         """`directories`: the agent's own, one for each drive. `shuffle`: the agent's own endpoint.
-        `executor`: one that was started ahead, or None. `send`: to the coordinator."""
-        self.spec = spec
+        `executor`: one that was started ahead, or None. `send`: to the coordinator.
+        `access`: to its store."""
         self.directories = [os.path.join(directory, spec.job) for directory in directories]
         self.directory = self.directories[0]
+        self.spec = spec_here(spec, self.directory)
+        self._access = access
+        self._errands: dict[int, Errand] = {}  # by the descriptor to poll
+        self._transfers_due = 0.0  # when to report how far they are
         self.work = os.path.join(self.directory, "work")
         self._settings, self._slots, self._epoch, self._send = settings, slots, epoch, send
         self._shuffle = shuffle
-        self._plans: tuple[StagePlan, ...] = plan_stages(spec)
-        self._keys = Keys(spec, self._plans, _environment())
+        self._plans: tuple[StagePlan, ...] = plan_stages(self.spec)
+        self._keys = Keys(self.spec, self._plans, _environment())
         self._shelves = [Shelf(os.path.join(each, SPOOLS)) for each in self.directories]
         self._stores: dict[int, Partitions] = {}
         self._attempts: dict[tuple[str, int], _Attempt] = {}
@@ -157,13 +139,12 @@ class HostedJob:
         self._pending: list[Run] = []  # until the executor is ready
         self._executor: ExecutorProcess | None = None
         self._spare = executor
-        self._unpacking: _Unpacking | None = None
         self.kept: tuple[str, ...] = ()  # tasks whose spools an earlier life, or an earlier run, left here
         try:
             for each in self.directories:
                 os.makedirs(each, exist_ok=True)
             self.kept = self._find_kept()
-            self._unpacking = _Unpacking(spec, self.work)
+            self._begin(unpack_bundle(self.spec, self.work, access), self._unpacked)
         except OSError as error:
             self._cannot_open(error)
 
@@ -200,9 +181,14 @@ class HostedJob:
     def _cannot_open(self, error: Exception) -> None:
         self._send(OpenFailed(self.spec.job, self._epoch, Failure(f"cannot open the job: {error}")))
 
-    def _unpacked(self, unpacking: "_Unpacking") -> None:
-        self._unpacking = None
-        error = unpacking.finish()
+    def _begin(self, work: Callable[[Errand], Any], then: Callable[[Any, Exception | None], None]) -> Errand:
+        """Do something beside the agent's loop: with large files it takes longer than a lost worker may be
+        silent."""
+        errand = Errand(work, then)
+        self._errands[errand.fd] = errand
+        return errand
+
+    def _unpacked(self, _: Any, error: Exception | None) -> None:
         if error is None:
             try:
                 self._start_executor(self._spare)
@@ -231,9 +217,7 @@ class HostedJob:
         found = [descriptor for store in self._stores.values() for descriptor in store.descriptors]
         if self._executor is not None:
             found.append(self._executor.fd)
-        if self._unpacking is not None:
-            found.append(self._unpacking.fd)
-        return found
+        return [*found, *self._errands]
 
     def serve(self, ready: set[int]) -> None:
         """Take what the readable descriptors have."""
@@ -241,8 +225,9 @@ class HostedJob:
             for descriptor in store.descriptors:
                 if descriptor in ready:
                     store.sort_ended(descriptor)
-        if self._unpacking is not None and self._unpacking.fd in ready:
-            self._unpacked(self._unpacking)
+        for descriptor in [each for each in self._errands if each in ready]:
+            self._errands.pop(descriptor).finish()
+        self._report_transfers()
         if self._executor is not None and self._executor.fd in ready:
             for frame in self._executor.receive():
                 self._from_executor(decode(frame, FromExecutor))
@@ -285,7 +270,8 @@ class HostedJob:
             failure = Failure(f"the process that loads the job ended: {how}", stderr=self._setup_words())
             self._send(OpenFailed(self.spec.job, self._epoch, failure))
             return
-        for attempt in [attempt for attempt in self._attempts.values() if attempt.running]:
+        running = [each for each in self._attempts.values() if each.running and each.errand is None]
+        for attempt in running:
             task, number = attempt.key
             self._attempt_ended(AttemptEnded(task, number, None, Failure(f"its executor ended: {how}")))
         self._start_executor()
@@ -320,6 +306,9 @@ class HostedJob:
         except OSError as error:
             self._send(self._failed(launch, Failure(str(spill_error(error, directory)), path=directory)))
             return
+        if blob_of(launch.split) is not None:
+            split = fetched(launch.split, os.path.join(directory, INPUT))
+            launch = msgspec.structs.replace(launch, split=split)
         attempt = _Attempt(launch, directory, output, target)
         self._attempts[attempt.key] = attempt
         if launch.replay:
@@ -351,7 +340,7 @@ class HostedJob:
     def _with_input(self, plan: StagePlan, attempt: _Attempt) -> None:
         launch = attempt.launch
         if plan.source is None:
-            self._run(self._run_message(attempt, ()))
+            self._with_split(attempt)
         elif plan.kind == "map":
             source = self._plans[plan.source]
             part = os.path.join(
@@ -368,6 +357,39 @@ class HostedJob:
 
             store = self._store(plan.source)
             store.when_sorted(launch.number, sorted_or_failed)
+
+    def _with_split(self, attempt: _Attempt) -> None:
+        blob = blob_of(attempt.launch.split)
+        if blob is None:
+            self._run(self._run_message(attempt, ()))
+            return
+
+        def fetched_or_failed(_: Any, error: Exception | None) -> None:
+            attempt.errand = None
+            if error is not None:
+                self._errand_failed(attempt, error)
+            elif attempt.key in self._attempts:
+                self._run(self._run_message(attempt, ()))
+
+        path = os.path.join(attempt.directory, INPUT)
+        attempt.errand = self._begin(
+            partial(fetch, self._access, self.spec.job, blob, path), fetched_or_failed
+        )
+
+    def _errand_failed(self, attempt: _Attempt, error: Exception) -> None:
+        failure = Failure(str(error), path=getattr(error, "path", ""))
+        self._attempt_ended(AttemptEnded(*attempt.key, None, failure))
+
+    def _report_transfers(self) -> None:
+        """A transfer that moves is progress: its attempt is not to be killed for silence."""
+        now = time.monotonic()
+        if now < self._transfers_due:
+            return
+        self._transfers_due = now + self._settings.progress_seconds
+        for attempt in self._attempts.values():
+            if attempt.errand is not None and (moved := attempt.errand.moved()) != attempt.moved:
+                attempt.moved = moved
+                self._send(AttemptProgress(self.spec.job, *attempt.key, self._epoch, 0, 0))
 
     def _unsorted(self, error: SpillError) -> Failure:
         """Why a partition has no runs. A spool that is damaged is of no use to anybody."""
@@ -401,6 +423,10 @@ class HostedJob:
         attempt = self._attempts.get((ended.task, ended.attempt))
         if attempt is None or not attempt.running:
             return
+        files = self._files_to_store(attempt) if ended.done is not None else {}
+        if ended.done is not None and not ended.done.files and files:
+            self._store_output(attempt, ended.done, files)
+            return
         attempt.running = False
         if ended.done is not None:
             done = ended.done
@@ -419,6 +445,33 @@ class HostedJob:
             failure = self._with_repro(attempt, ended.failure or Failure("it ended without saying why"))
             self._send(self._failed(attempt.launch, failure))
             self.discard(*attempt.key)
+
+    def _files_to_store(self, attempt: _Attempt) -> dict[str, str]:
+        """What an attempt of a stored job adds to the job's output: name there -> path."""
+        if not self.spec.stored:
+            return {}
+        files = {}
+        name = os.path.relpath(attempt.target, self.directory) if attempt.target else ""
+        if name.startswith(("output/", "steps/")):
+            files[name] = attempt.output
+        skipped = os.path.join(attempt.directory, SKIPPED)
+        if os.path.exists(skipped):
+            files[f"output/_{SKIPPED}/{attempt.launch.task}"] = skipped
+        return files
+
+    def _store_output(self, attempt: _Attempt, done: AttemptDone, files: dict[str, str]) -> None:
+        """Report the attempt once the store has its output: what is committed then survives this worker."""
+
+        def stored_or_failed(stored: Any, error: Exception | None) -> None:
+            attempt.errand = None
+            if error is not None:
+                self._errand_failed(attempt, error)
+            else:
+                ended = msgspec.structs.replace(done, files=stored)
+                self._attempt_ended(AttemptEnded(*attempt.key, ended, None))
+
+        attempt.gone_by = None  # its process has ended
+        attempt.errand = self._begin(partial(put_files, self._access, self.spec.job, files), stored_or_failed)
 
     def _forget_damaged_input(self, attempt: _Attempt, failure: Failure | None) -> None:
         """A partition whose runs are damaged is made again from the beginning."""
@@ -445,7 +498,12 @@ class HostedJob:
         attempt = self._attempts.get((kill.task, kill.attempt))
         if attempt is None:
             return
-        if attempt.handed_over and self._executor is not None:
+        if attempt.errand is not None:
+            attempt.errand.stop()
+            attempt.errand = None
+            failure = Failure("it was killed while its files were moved")
+            self._attempt_ended(AttemptEnded(kill.task, kill.attempt, None, failure))
+        elif attempt.handed_over and self._executor is not None:
             self._executor.send(kill)
             if attempt.gone_by is None:
                 attempt.gone_by = time.monotonic() + self._settings.kill_seconds + EXECUTOR_SECONDS
@@ -569,6 +627,8 @@ class HostedJob:
             store.discard(task, attempt)
         known = self._attempts.pop((task, attempt), None)
         if known is not None:
+            if known.errand is not None:
+                known.errand.stop()
             if known.output and os.path.exists(known.output):
                 os.unlink(known.output)
             shutil.rmtree(known.directory, ignore_errors=True)
@@ -598,8 +658,11 @@ class HostedJob:
 
     def close(self, keep: bool = False) -> None:
         """Kill what runs and remove what is left, except spools if they are to be kept."""
-        if self._unpacking is not None:
-            self._unpacking.finish()
+        for errand in self._errands.values():
+            errand.stop()
+        for errand in self._errands.values():
+            errand.end()
+        self._errands.clear()
         if self._spare is not None:
             self._spare.close()
         if self._executor is not None:
@@ -612,4 +675,4 @@ class HostedJob:
                 os.unlink(attempt.output)
         self._attempts.clear()
         for directory in self.directories:
-            clear_job(directory, keep)
+            clear_job(directory, keep and not self.spec.stored)  # nobody resumes a stored job

@@ -1,0 +1,252 @@
+"""The store's files: blobs named by the sha256 of their bytes, on the coordinator's drive.
+
+    DIRECTORY/blobs/SHA256         a whole blob, verified
+    DIRECTORY/partial/SHA256       one that is on its way
+    DIRECTORY/jobs/JOB/SHA256      a link to a blob that the job needs
+
+A blob with no link from a job is kept for a while, for the next job with the same files, and is the first to
+go when room is needed. What is on its way when the coordinator ends is put anew.
+"""
+
+import errno
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+
+from zmqmr.errors import OutOfDisk, SpillError, UsageError
+from zmqmr.store_messages import Blob
+
+RESERVE_BYTES = 64 * 1024**2  # of the drive left to the coordinator's journal
+PARTIAL_SECONDS = 600.0  # a partial blob that nobody goes on with is given up
+
+
+class _Partial:
+    """A blob on its way."""
+
+    def __init__(self, size: int):
+        self.size = size
+        self.bytes = 0  # that it has
+        self.digest = hashlib.sha256()
+        self.touched = time.monotonic()
+
+
+class BlobStore:
+    """One directory of blobs, used by one thread. Paths are made of digests and job ids only."""
+
+    def __init__(self, directory: str, keep_seconds: float, max_bytes: int = 0):
+        """`keep_seconds`: how long the blobs of a job that does not run wait for its client, and a blob of no
+        job for the next. `max_bytes` of all blobs together; 0: as much as the drive has."""
+        self._blobs, self._partials, self._jobs = (
+            os.path.join(directory, name) for name in ("blobs", "partial", "jobs")
+        )
+        self._keep_seconds, self._max_bytes = keep_seconds, max_bytes
+        self._coming: dict[str, _Partial] = {}
+        shutil.rmtree(self._partials, ignore_errors=True)
+        for path in (self._blobs, self._partials, self._jobs):
+            os.makedirs(path, mode=0o700, exist_ok=True)
+        self._held = sum(entry.stat().st_size for entry in os.scandir(self._blobs))
+
+    # --- what is there -----------------------------------------------------------------------
+
+    def size(self, sha256: str) -> int | None:
+        """The size of a whole blob, None when there is none."""
+        try:
+            return os.stat(self._path(sha256)).st_size
+        except FileNotFoundError:
+            return None
+
+    def claim(self, job: str, blob: Blob) -> bool:
+        """Keep a blob for a job; whether it is there."""
+        if self.size(blob.sha256) != blob.size:
+            return False
+        self._link(job, blob.sha256)
+        return True
+
+    def read(self, sha256: str, offset: int, length: int) -> bytes | None:
+        """Bytes of a blob; None when it is not there. SpillError when it cannot be read."""
+        try:
+            descriptor = os.open(self._path(sha256), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            return os.pread(descriptor, length, offset)
+        except OSError as error:
+            raise _failed("read", self._path(sha256), error) from error
+        finally:
+            os.close(descriptor)
+
+    # --- what comes in -----------------------------------------------------------------------
+
+    @property
+    def coming(self) -> int:
+        """How many blobs are on their way."""
+        return len(self._coming)
+
+    def is_coming(self, sha256: str) -> bool:
+        return sha256 in self._coming
+
+    def offer(self, job: str, blob: Blob) -> int:
+        """A blob is about to come, or goes on; how many of its bytes are there. OutOfDisk without room for
+        it, UsageError when its size is another one than before."""
+        if self.claim(job, blob):
+            return blob.size
+        partial = self._coming.get(blob.sha256)
+        if partial is None:
+            self._make_room(blob.size)
+            with open(self._partial_path(blob.sha256), "wb"):
+                pass
+            partial = self._coming[blob.sha256] = _Partial(blob.size)
+        elif partial.size != blob.size:
+            raise UsageError(f"the blob {blob.sha256} has {partial.size} bytes elsewhere, here {blob.size}")
+        if blob.size == 0:
+            self._finish(job, blob.sha256, partial)
+        return partial.bytes
+
+    def put(self, job: str, sha256: str, offset: int, data: bytes) -> int | None:
+        """Add a chunk, if it is the next one; how many bytes are there then, None when the blob was not
+        offered. UsageError when the blob is complete and not what its name says: it is gone then.
+        OutOfDisk, SpillError when it cannot be written."""
+        partial = self._coming.get(sha256)
+        if partial is None:
+            size = self.size(sha256)
+            if size is not None:
+                self._link(job, sha256)
+            return size
+        partial.touched = time.monotonic()
+        if offset == partial.bytes:
+            if offset + len(data) > partial.size:
+                self._give_up(sha256)
+                raise UsageError(f"the blob {sha256} is longer than its {partial.size} bytes")
+            self._append(sha256, offset, data)
+            partial.digest.update(data)
+            partial.bytes += len(data)
+            if partial.bytes == partial.size:
+                self._finish(job, sha256, partial)
+        return partial.bytes
+
+    def _append(self, sha256: str, offset: int, data: bytes) -> None:
+        path = self._partial_path(sha256)
+        try:
+            with open(path, "r+b", buffering=0) as file:
+                file.seek(offset)
+                if file.write(data) != len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            self._give_up(sha256)
+            raise _failed("write", path, error) from error
+
+    def _finish(self, job: str, sha256: str, partial: _Partial) -> None:
+        if partial.digest.hexdigest() != sha256:
+            self._give_up(sha256)
+            raise UsageError(
+                f"what was sent as the blob {sha256} has another sha256; it changed while it was sent"
+            )
+        path = self._partial_path(sha256)
+        try:
+            # A commit counts on it: the name must not be there before the bytes are.
+            with open(path, "rb") as file:
+                os.fdatasync(file.fileno())
+            os.rename(path, self._path(sha256))
+        except OSError as error:
+            self._give_up(sha256)
+            raise _failed("write", path, error) from error
+        del self._coming[sha256]
+        self._held += partial.size
+        self._link(job, sha256)
+
+    def _give_up(self, sha256: str) -> None:
+        del self._coming[sha256]
+        with suppress(OSError):
+            os.unlink(self._partial_path(sha256))
+
+    def _make_room(self, size: int) -> None:
+        """Let blobs of no job go, those first that were not used for longest."""
+        if self._fits(size):
+            return
+        for _, path, held in sorted(self._loose()):
+            self._remove_blob(path, held)
+            if self._fits(size):
+                return
+        limit = (
+            f"its limit is {self._max_bytes} (ZMQMR_STORE_BYTES)" if self._max_bytes else "its drive is full"
+        )
+        raise OutOfDisk(
+            f"the coordinator's store has no room for {size} bytes more: {limit};"
+            " end jobs, fetch their output, or give it more room",
+            self._blobs,
+        )
+
+    def _fits(self, size: int) -> bool:
+        coming = sum(partial.size for partial in self._coming.values())
+        if self._max_bytes and self._held + coming + size > self._max_bytes:
+            return False
+        written = sum(partial.bytes for partial in self._coming.values())
+        drive = os.statvfs(self._blobs)
+        return drive.f_bavail * drive.f_frsize - (coming - written) - size >= RESERVE_BYTES
+
+    # --- what goes ---------------------------------------------------------------------------
+
+    def release(self, job: str, drop: Iterable[str] = ()) -> None:
+        """The job needs its blobs no longer; those of `drop` go at once unless another job needs them."""
+        shutil.rmtree(os.path.join(self._jobs, job), ignore_errors=True)
+        for sha256 in drop:
+            with suppress(FileNotFoundError):
+                status = os.stat(self._path(sha256))
+                if status.st_nlink == 1:
+                    self._remove_blob(self._path(sha256), status.st_size)
+
+    def sweep(self, running: Collection[str]) -> None:
+        """Remove what has waited too long: blobs on their way, ended jobs' blobs, blobs of no job."""
+        now = time.monotonic()
+        for sha256 in [
+            sha for sha, partial in self._coming.items() if now - partial.touched > PARTIAL_SECONDS
+        ]:
+            self._give_up(sha256)
+        oldest = time.time() - self._keep_seconds
+        for entry in list(os.scandir(self._jobs)):
+            if entry.name in running:
+                os.utime(entry.path)  # from when on it does not run
+            elif entry.stat().st_mtime < oldest:
+                shutil.rmtree(entry.path, ignore_errors=True)
+        for used, path, size in list(self._loose()):
+            if used < oldest:
+                self._remove_blob(path, size)
+
+    def _loose(self) -> Iterable[tuple[float, str, int]]:
+        """Blobs of no job: when each was last used, its path and size."""
+        for entry in os.scandir(self._blobs):
+            status = entry.stat()
+            if status.st_nlink == 1:
+                yield status.st_mtime, entry.path, status.st_size
+
+    def _remove_blob(self, path: str, size: int) -> None:
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+            self._held -= size
+
+    # --- paths -------------------------------------------------------------------------------
+
+    def _path(self, sha256: str) -> str:
+        return os.path.join(self._blobs, sha256)
+
+    def _partial_path(self, sha256: str) -> str:
+        return os.path.join(self._partials, sha256)
+
+    def _link(self, job: str, sha256: str) -> None:
+        directory = os.path.join(self._jobs, job)
+        try:
+            os.makedirs(directory, mode=0o700, exist_ok=True)
+            with suppress(FileExistsError):
+                os.link(self._path(sha256), os.path.join(directory, sha256))
+            os.utime(self._path(sha256))
+            os.utime(directory)
+        except OSError as error:
+            raise _failed("write", directory, error) from error
+
+
+def _failed(what: str, path: str, error: OSError) -> SpillError:
+    kind = OutOfDisk if error.errno in (errno.ENOSPC, errno.EDQUOT) else SpillError
+    return kind(f"the coordinator's store cannot {what} {path}: {error.strerror}", path)
