@@ -1,8 +1,8 @@
 """The fake EC2 of a testbed, in its hub: `python -m testbed.fakeaws FOLDER`.
 
 moto's server, what moto lacks (testbed.moto_gaps), a metadata service that answers per caller, and a
-hypervisor: every instance that the API starts becomes a real host at the instance's private address, and every
-instance that it stops or terminates loses it.
+hypervisor: every instance that the API starts becomes a real host at the instance's private address, and
+every instance that it stops or terminates loses it.
 """
 
 import os
