@@ -3,16 +3,48 @@
 import re
 import tarfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 from environment import ROOT
-from testbed.controller import Controller
+from testbed.controller import Controller, Played
 
 pytestmark = pytest.mark.timeout(600)
 
 GOOD = {"workers": 1, "ssh_from": "172.31.0.0/16"}
+
+
+# What is given, the environment, and what the playbook says.
+MISTAKES: list[tuple[dict[str, object], dict[str, str], str]] = [
+    ({"cluster": "Demo_1"}, {}, r"Say which cluster: -e cluster=NAME.*\(not \"Demo_1\"\)"),
+    ({"workers": 0}, {}, r"workers=0: give the number of workers, 1 or more; playbooks/destroy.yml ends"),
+    ({"workers": "many"}, {}, r"workers"),
+    ({"ssh_from": ""}, {}, r"Say from where you use ssh: -e ssh_from=203\.0\.113\.7/32"),
+    ({"ssh_from": "0.0.0.0/0"}, {}, r"whole world.*-e i_accept_public_ssh=true"),
+    ({"ssh_from": "10.0.0.0/16,::/0"}, {}, r"ssh_from=::/0: that is the whole world"),
+    ({"ssh_from": "10.0.0.1"}, {}, r"give a network with its prefix length"),
+    ({"worker_type": "c99.huge"}, {}, r"us-east-1 has no instance type c99\.huge"),
+    ({"worker_type": "m5.large"}, {}, r"m5\.large has no local NVMe drives.*-e allow_no_drives=true"),
+    (
+        {"worker_market": "stolen"},
+        {},
+        r"value of ec2_cluster_worker_market must be one of: on-demand, spot",
+    ),
+    (
+        {"subnet_id": "subnet-0123456789abcdef0"},
+        {},
+        r"There is no subnet subnet-0123456789abcdef0 in us-east-1",
+    ),
+    ({}, {"AWS_REGION": "", "AWS_DEFAULT_REGION": ""}, r"Say in which region: export AWS_REGION="),
+    ({}, {"AWS_REGION": "us-east-9"}, r"us-east-9 is not a region"),
+    (
+        {},
+        {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""},
+        r"AWS does not answer.*are there credentials",
+    ),
+]
 
 
 @pytest.fixture(scope="module")
@@ -21,47 +53,28 @@ def newcomer(operator: Controller, tmp_path_factory: pytest.TempPathFactory) -> 
     return Controller(operator.bed, tmp_path_factory.mktemp("newcomer"), operator.cache, name="fresh")
 
 
-@pytest.mark.parametrize(
-    ("variables", "environment", "reason"),
-    [
-        ({"cluster": "Demo_1"}, {}, r"Say which cluster: -e cluster=NAME.*\(not \"Demo_1\"\)"),
-        ({"workers": 0}, {}, r"workers=0: give the number of workers, 1 or more; playbooks/destroy.yml ends"),
-        ({"workers": "many"}, {}, r"workers"),
-        ({"ssh_from": ""}, {}, r"Say from where you use ssh: -e ssh_from=203\.0\.113\.7/32"),
-        ({"ssh_from": "0.0.0.0/0"}, {}, r"whole world.*-e i_accept_public_ssh=true"),
-        ({"ssh_from": "10.0.0.0/16,::/0"}, {}, r"ssh_from=::/0: that is the whole world"),
-        ({"ssh_from": "10.0.0.1"}, {}, r"give a network with its prefix length"),
-        ({"worker_type": "c99.huge"}, {}, r"us-east-1 has no instance type c99\.huge"),
-        ({"worker_type": "m5.large"}, {}, r"m5\.large has no local NVMe drives.*-e allow_no_drives=true"),
-        (
-            {"worker_market": "stolen"},
-            {},
-            r"value of ec2_cluster_worker_market must be one of: on-demand, spot",
-        ),
-        (
-            {"subnet_id": "subnet-0123456789abcdef0"},
-            {},
-            r"There is no subnet subnet-0123456789abcdef0 in us-east-1",
-        ),
-        ({}, {"AWS_REGION": "", "AWS_DEFAULT_REGION": ""}, r"Say in which region: export AWS_REGION="),
-        ({}, {"AWS_REGION": "us-east-9"}, r"us-east-9 is not a region"),
-        (
-            {},
-            {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""},
-            r"AWS does not answer.*are there credentials",
-        ),
-    ],
-)
+@pytest.fixture(scope="module")
+def mistakes(newcomer: Controller) -> Iterator[list[Future[Played]]]:
+    """What came of each of MISTAKES. They change nothing, so they are made side by side."""
+
+    def make(variables: dict[str, object], environment: dict[str, str]) -> Played:
+        operator = Controller(newcomer.bed, newcomer.home, newcomer.cache, name=newcomer.name)
+        operator.changes = environment
+        # There is nothing that the inventory could find, and it takes its time.
+        return operator.play("cluster.yml", "-i", "localhost,", check=False, **{**GOOD, **variables})
+
+    with ThreadPoolExecutor(3) as pool:
+        yield [pool.submit(make, variables, environment) for variables, environment, _ in MISTAKES]
+
+
+@pytest.mark.parametrize("number", range(len(MISTAKES)), ids=[mistake[2][:40] for mistake in MISTAKES])
 def test_a_mistake_is_named_before_anything_is_started(
-    newcomer: Controller, variables: dict[str, object], environment: dict[str, str], reason: str
+    newcomer: Controller, mistakes: list[Future[Played]], number: int
 ) -> None:
-    newcomer.changes = environment
-    # There is nothing that the inventory could find, and it takes its time.
-    played = newcomer.play("cluster.yml", "-i", "localhost,", check=False, **{**GOOD, **variables})
-    newcomer.changes = {}
+    played = mistakes[number].result()
 
     assert played.status != 0
-    assert re.search(reason, played.reason), played.output
+    assert re.search(MISTAKES[number][2], played.reason), played.output
     assert newcomer.instances() == []
     assert not newcomer.directory.exists()
 

@@ -17,6 +17,7 @@ from testbed.hosts import Host
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 _RECAP = re.compile(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
+_MESSAGE = re.compile(r'"msg": ("(?:[^"\\]|\\.)*")')
 _TAG = "zmqmr:cluster"
 
 
@@ -35,9 +36,8 @@ class Played:
 
     @property
     def reason(self) -> str:
-        """The messages of the tasks that failed, each on one line."""
-        found = re.findall(r"^\s*msg: (.*?)(?=^\s{0,4}\S+:|^\S|\Z)", self.output, re.MULTILINE | re.DOTALL)
-        return "\n".join(" ".join(text.split()) for text in found)
+        """The messages of the tasks, failures among them, a line for each."""
+        return "\n".join(json.loads(text) for text in _MESSAGE.findall(self.output))
 
 
 class Controller:
