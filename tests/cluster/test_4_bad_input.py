@@ -20,7 +20,7 @@ GOOD = {"workers": 1, "ssh_from": "172.31.0.0/16"}
 MISTAKES: list[tuple[dict[str, object], dict[str, str], str]] = [
     ({"cluster": "Demo_1"}, {}, r"Say which cluster: -e cluster=NAME.*\(not \"Demo_1\"\)"),
     ({"workers": 0}, {}, r"workers=0: give the number of workers, 1 or more; playbooks/destroy.yml ends"),
-    ({"workers": "many"}, {}, r"workers"),
+    ({"workers": "many"}, {}, r"workers=many: give the number of workers"),
     ({"ssh_from": ""}, {}, r"Say from where you use ssh: -e ssh_from=203\.0\.113\.7/32"),
     ({"ssh_from": "0.0.0.0/0"}, {}, r"whole world.*-e i_accept_public_ssh=true"),
     ({"ssh_from": "10.0.0.0/16,::/0"}, {}, r"ssh_from=::/0: that is the whole world"),
