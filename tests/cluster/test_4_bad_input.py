@@ -38,11 +38,11 @@ MISTAKES: list[tuple[dict[str, object], dict[str, str], str]] = [
         r"There is no subnet subnet-0123456789abcdef0 in us-east-1",
     ),
     ({}, {"AWS_REGION": "", "AWS_DEFAULT_REGION": ""}, r"Say in which region: export AWS_REGION="),
-    ({}, {"AWS_REGION": "us-east-9"}, r"us-east-9 is not a region"),
+    ({}, {"AWS_REGION": "us-east-9"}, r"EC2 does not answer as us-east-9: is that a region"),
     (
         {},
         {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""},
-        r"AWS does not answer.*are there credentials",
+        r"EC2 does not answer.*are there credentials",
     ),
 ]
 
