@@ -11,26 +11,27 @@ from testbed.controller import Controller
 
 pytestmark = pytest.mark.timeout(1200)
 
+WANTED = {"workers": 3, "ssh_from": "172.31.0.0/16"}
+
 
 def roles(operator: Controller) -> dict[str, int]:
     return {role: len(operator.instances(role)) for role in ("coordinator", "worker")}
 
 
-def play_until_killed(operator: Controller, tasks: int, **variables: object) -> bool:
-    """Kill the playbook when it begins task number `tasks`; whether it got that far."""
-    process = operator.start("cluster.yml", **variables)
+def play_until(operator: Controller, task: int = 0, line: str = "") -> None:
+    """Kill the playbook when it begins task number `task`, or prints `line`."""
+    process = operator.start("cluster.yml", **WANTED)
     assert process.stdout is not None
-    for line in process.stdout:
-        tasks -= line.startswith("TASK [")
-        if tasks < 0:
+    for text in process.stdout:
+        task -= text.startswith("TASK [")
+        if (task == 0 and not line) or (line and text.startswith(line)):
             operator.kill(process)
-            return True
+            return
     process.wait()
-    return False
 
 
 def test_check_mode_on_nothing_changes_nothing(operator: Controller) -> None:
-    operator.play("cluster.yml", "--check", "--diff", workers=3, ssh_from="172.31.0.0/16")
+    operator.play("cluster.yml", "--check", **WANTED)
 
     assert operator.instances() == []
     assert not operator.directory.exists()
@@ -40,17 +41,21 @@ def test_f48_a_playbook_killed_anywhere_and_run_again_makes_one_set_of_instances
     operator: Controller,
 ) -> None:
     seed = random.SystemRandom().randrange(10**6)
-    # Once while it provisions, once on the hosts.
-    for first, last in ((25, 50), (60, 110)):
-        number = random.Random(seed + first).randrange(first, last)
-        play_until_killed(operator, number, workers=3, ssh_from="172.31.0.0/16")
-        assert all(count <= wanted for count, wanted in zip(roles(operator).values(), (1, 3), strict=True)), (
-            seed
-        )
-
-    played = operator.play("cluster.yml", workers=3, ssh_from="172.31.0.0/16")
-
+    choose = random.Random(seed)
+    # While it provisions; before it has touched a host; on the hosts.
+    play_until(operator, task=choose.randrange(25, 45))
+    play_until(operator, line="PLAY [Install zmqmr]")
+    instances = [instance["InstanceId"] for instance in operator.instances()]
     assert roles(operator) == {"coordinator": 1, "worker": 3}, f"seed {seed}"
+
+    operator.play("cluster.yml", "--check", **WANTED)
+    host = operator.coordinator()
+    assert host.enter("ls", "/opt", "/etc/zmqmr", check=False) == "/opt:", "check mode changed a fresh host"
+
+    play_until(operator, task=choose.randrange(60, 100))
+    played = operator.play("cluster.yml", **WANTED)
+
+    assert [instance["InstanceId"] for instance in operator.instances()] == instances, f"seed {seed}"
     assert "Cluster demo is up: 3 workers" in played.output
     operator.wait_for_workers({instance["InstanceId"] for instance in operator.instances("worker")})
 
