@@ -14,7 +14,7 @@ from environment import PYTHONS, ROOT, clean_environment, find_python
 ALLOWED_SKIPS = (
     *(f"not present: python{version}" for version in PYTHONS),
     "needs root",
-    "needs systemd-nspawn",
+    "needs systemd-nspawn: apt-get install",
 )
 
 _refused_skips: list[str] = []

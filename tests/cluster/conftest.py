@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cluster.jobs import MARK, Running, start
+from differential.harness import Result, run_stock
 from environment import ROOT
 from testbed.bed import Testbed
-from testbed.commands import missing
+from testbed.commands import CommandFailed, missing
 from testbed.controller import Controller
 
 
@@ -41,6 +43,31 @@ def operator(bed: Testbed, wheelhouse: Path, tmp_path_factory: pytest.TempPathFa
 @pytest.fixture(scope="session")
 def cluster(operator: Controller) -> Controller:
     """The operator, once there is a cluster of one coordinator and three workers."""
-    if not operator.instances():  # a test of the start was not among those chosen, or has failed
+    if not is_up(operator):  # a test of the start was not among those chosen, or has failed
         operator.play("cluster.yml", workers=3, ssh_from="172.31.0.0/16")
     return operator
+
+
+def is_up(operator: Controller) -> bool:
+    try:
+        return len(operator.workers()) == 3
+    except (CommandFailed, ValueError):
+        return False
+
+
+@pytest.fixture(scope="session")
+def lines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Enough for some seconds of work at SLOW, in a dozen tasks."""
+    path = tmp_path_factory.mktemp("input") / "lines.txt"
+    path.write_text("".join(f"w{n % 17} v{n % 5} {MARK}{n % 3} {'x' * (n % 7)}\n" for n in range(1500)))
+    return path
+
+
+@pytest.fixture(scope="session")
+def expected(lines: Path) -> Result:
+    return run_stock("noted_words", inputs=[lines])
+
+
+@pytest.fixture(scope="session")
+def undisturbed(cluster: Controller, lines: Path) -> Result:
+    return Running(start(cluster, lines)).end()

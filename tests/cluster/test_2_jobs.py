@@ -1,60 +1,16 @@
 """Jobs on real hosts, through ssh, while hosts die, are cut off, and come back."""
 
-import subprocess
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from differential.harness import Result, run_stock
-from environment import ROOT
+from cluster.jobs import MARK, SLOW, Running, same, start
+from differential.harness import Result
 from testbed.capture import Capture
 from testbed.controller import Controller
 
 pytestmark = pytest.mark.timeout(600)
-
-JOB = ROOT / "tests/jobs/noted_words.py"
-SLOW = ("--pause", "0.02")  # for each line
-MARK = "aMarkThatNobodyElseSends"
-
-
-@dataclass
-class Running:
-    """A slow job on the cluster, whose maps have begun."""
-
-    process: "subprocess.Popen[bytes]"
-
-    def end(self) -> Result:
-        stdout, stderr = self.process.communicate(timeout=240)
-        return Result(self.process.returncode, stdout, stderr.decode(errors="replace"))
-
-
-@pytest.fixture(scope="module")
-def lines(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Enough for some seconds of work at SLOW, in a dozen tasks."""
-    path = tmp_path_factory.mktemp("input") / "lines.txt"
-    path.write_text("".join(f"w{n % 17} v{n % 5} {MARK}{n % 3} {'x' * (n % 7)}\n" for n in range(1500)))
-    return path
-
-
-@pytest.fixture(scope="module")
-def expected(lines: Path) -> Result:
-    return run_stock("noted_words", inputs=[lines])
-
-
-@pytest.fixture(scope="module")
-def undisturbed(cluster: Controller, lines: Path) -> Result:
-    return Running(start(cluster, lines)).end()
-
-
-def start(cluster: Controller, lines: Path, *switches: str) -> "subprocess.Popen[bytes]":
-    maps = ("-D", "mapreduce.job.maps=12", "-D", "mapreduce.job.reduces=3")
-    command = ["zmqmr-run", str(JOB), "--cluster", cluster.name, "--no-conf", *maps, *switches, str(lines)]
-    return subprocess.Popen(
-        cluster.bed.network.command(*command), cwd=ROOT, env=cluster.environment(),
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
 
 
 @pytest.fixture
@@ -75,12 +31,6 @@ def busy(cluster: Controller) -> bool:
     """Whether a task runs on each worker that is up."""
     hosts = [cluster.host(instance) for instance in cluster.instances("worker")]
     return all("zmqmr-attempt" in host.enter("ps", "-eo", "comm") for host in hosts if host.alive)
-
-
-def same(ours: Result, expected: Result) -> None:
-    assert ours.rc == 0, ours.stderr
-    assert ours.lines == expected.lines
-    assert ours.counters == expected.counters
 
 
 def test_a_job_gives_what_inline_gives_and_nothing_of_it_is_readable_on_the_network(

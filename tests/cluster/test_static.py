@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -22,7 +23,7 @@ SCORE_LIMIT = 20  # tenths: systemd-analyze's 2.0
 
 
 def tool(name: str) -> str:
-    path = shutil.which(name, path=f"{Path(sys.executable).parent}:{__import__('os').environ['PATH']}")
+    path = shutil.which(name, path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     if path is None:
         pytest.skip(f"needs {name}: run scripts/testbed")
     return path
