@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: test check pytest demo mutation-check fuzz simulate scale wheel format clean
+.PHONY: test check pytest testbed demo mutation-check fuzz simulate scale wheel format clean
 
 test: check pytest
 
@@ -17,6 +17,10 @@ check: $(VENV)/.installed
 # From tests/, so that `import zmqmr` finds the installed wheel, in child processes too, and not the source tree.
 pytest: $(VENV)/.installed
 	cd tests && env -u PYTHONPATH ../$(BIN)/pytest $(ARGS)
+
+# What the tests of clusters need; their hosts' root file system is kept in ~/.cache/zmqmr-testbed.
+testbed: $(VENV)/.installed
+	cd tests && ../$(BIN)/python -m testbed
 
 # The main job on real input: the words of Python's own standard library, the most frequent first.
 demo: $(VENV)/.installed
@@ -63,6 +67,6 @@ dist/.built: $(VENV)/bin/python $(SOURCES)
 	touch $@
 
 $(VENV)/.installed: dist/.built
-	$(BIN)/python -m pip install --quiet "$$(echo dist/*.whl)[dev]"
+	$(BIN)/python -m pip install --quiet "$$(echo dist/*.whl)[dev,testbed]"
 	$(BIN)/python -m pip install --quiet --force-reinstall --no-deps dist/*.whl
 	touch $@

@@ -1,0 +1,118 @@
+"""Make one archive of wheels, of this checkout and all that it needs, for hosts that reach no package index.
+
+    python scripts/wheelhouse.py --python 3.12 --machine x86_64
+
+prints the archive's path. It is kept in $XDG_CACHE_HOME/zmqmr, named after a digest of the sources, so that
+the same checkout is built once.
+"""
+
+import argparse
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = ("zmqmr", "build_support", "setup.cfg", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE")
+# glibc 2.5 to 2.35: the hosts run Debian 12, Ubuntu 22.04 or later.
+GLIBC = range(5, 36)
+
+
+class BuildFailed(Exception):
+    """pip could not build or find a wheel."""
+
+
+def digest(python: str, machine: str) -> str:
+    """Names what the archive holds: the sources, and the kind of host."""
+    sums = hashlib.sha256(f"{python} {machine}".encode())
+    for name in SOURCES:
+        top = ROOT / name
+        for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
+            if path.is_file() and "__pycache__" not in path.parts:
+                sums.update(f"\0{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
+    return sums.hexdigest()[:16]
+
+
+def pip(*arguments: str) -> None:
+    """Run pip quietly; BuildFailed with its last word when it fails."""
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        raise BuildFailed((errors or done.stderr.splitlines() or ["pip failed"])[-1])
+
+
+def requirements_of(wheel: Path, python: str, machine: str) -> list[str]:
+    """What a wheel needs on a host; pip would evaluate the markers for the Python that runs here."""
+    with zipfile.ZipFile(wheel) as archive:
+        name = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        metadata = Parser().parsestr(archive.read(name).decode())
+    host = {**default_environment(), "python_version": python, "python_full_version": f"{python}.0"}
+    host |= {"platform_machine": machine, "extra": ""}
+    needed = [Requirement(line) for line in metadata.get_all("Requires-Dist", [])]
+    return [
+        f"{each.name}{each.specifier}" for each in needed if each.marker is None or each.marker.evaluate(host)
+    ]
+
+
+def copy_of_sources(folder: Path) -> Path:
+    """Where a build may leave what it leaves."""
+    folder.mkdir()
+    for name in SOURCES:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, folder)
+    return folder
+
+
+def build(python: str, machine: str, path: Path) -> None:
+    """Write the archive to `path`."""
+    with tempfile.TemporaryDirectory() as folder:
+        pip("wheel", "--no-deps", "--wheel-dir", folder, str(copy_of_sources(Path(folder) / "sources")))
+        (wheel,) = Path(folder).glob("zmqmr-*.whl")
+        platforms = [f"--platform=manylinux_2_{minor}_{machine}" for minor in GLIBC]
+        platforms += [f"--platform=manylinux{year}_{machine}" for year in (2014, 2010, 1)]
+        host = ["--only-binary=:all:", "--implementation=cp", f"--python-version={python}", *platforms]
+        pip("download", "--dest", folder, *host, *requirements_of(wheel, python, machine))
+        part = path.with_suffix(f".part{os.getpid()}")
+        with tarfile.open(part, "w") as archive:
+            for each in sorted(Path(folder).glob("*.whl")):
+                archive.add(each, each.name)
+        part.rename(path)
+
+
+def main() -> int:
+    """Print the archive's path; 1 and one line when it cannot be made."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--python", default="{}.{}".format(*sys.version_info[:2]), help="of the hosts")
+    parser.add_argument("--machine", default=os.uname().machine, help="of the hosts, x86_64 or aarch64")
+    options = parser.parse_args()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zmqmr"
+    path = cache / f"wheelhouse-{digest(options.python, options.machine)}.tar"
+    if not path.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        try:
+            build(options.python, options.machine, path)
+        except BuildFailed as failure:
+            print(
+                f"cannot make a wheelhouse for Python {options.python} on {options.machine}: {failure}",
+                file=sys.stderr,
+            )
+            return 1
+    print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

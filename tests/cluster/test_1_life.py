@@ -1,0 +1,189 @@
+"""A cluster's life on real hosts: provisioned by a playbook that is killed, rebooted, looked at."""
+
+import json
+import random
+import re
+import stat
+
+import pytest
+from testbed.commands import run
+from testbed.controller import Controller
+
+pytestmark = pytest.mark.timeout(1200)
+
+WANTED = {"workers": 3, "ssh_from": "172.31.0.0/16"}
+
+
+def roles(operator: Controller) -> dict[str, int]:
+    return {role: len(operator.instances(role)) for role in ("coordinator", "worker")}
+
+
+def play_until(operator: Controller, task: int = 0, line: str = "") -> None:
+    """Kill the playbook when it begins task number `task`, or prints `line`."""
+    process = operator.start("cluster.yml", **WANTED)
+    assert process.stdout is not None
+    for text in process.stdout:
+        task -= text.startswith("TASK [")
+        if (task == 0 and not line) or (line and text.startswith(line)):
+            operator.kill(process)
+            return
+    process.wait()
+
+
+def test_check_mode_on_nothing_changes_nothing(operator: Controller) -> None:
+    operator.play("cluster.yml", "--check", **WANTED)
+
+    assert operator.instances() == []
+    assert not operator.directory.exists()
+
+
+def test_f48_a_playbook_killed_anywhere_and_run_again_makes_one_set_of_instances(
+    operator: Controller,
+) -> None:
+    seed = random.SystemRandom().randrange(10**6)
+    choose = random.Random(seed)
+    # While it provisions; before it has touched a host; on the hosts.
+    play_until(operator, task=choose.randrange(25, 45))
+    play_until(operator, line="PLAY [Install zmqmr]")
+    instances = [instance["InstanceId"] for instance in operator.instances()]
+    assert roles(operator) == {"coordinator": 1, "worker": 3}, f"seed {seed}"
+
+    operator.play("cluster.yml", "--check", **WANTED)
+    host = operator.coordinator()
+    assert host.enter("ls", "/opt", "/etc/zmqmr", check=False) == "/opt:", "check mode changed a fresh host"
+
+    play_until(operator, task=choose.randrange(60, 100))
+    played = operator.play("cluster.yml", **WANTED)
+
+    assert [instance["InstanceId"] for instance in operator.instances()] == instances, f"seed {seed}"
+    assert "Cluster demo is up: 3 workers" in played.output
+    operator.wait_for_workers({instance["InstanceId"] for instance in operator.instances("worker")})
+
+
+def test_a_second_run_changes_nothing_and_remembers_its_arguments(cluster: Controller) -> None:
+    played = cluster.play("cluster.yml")
+
+    assert played.changed == 0, played.output
+    assert roles(cluster) == {"coordinator": 1, "worker": 3}
+
+
+def test_instances_are_launched_as_promised(cluster: Controller) -> None:
+    with cluster.bed.network.inside():
+        ec2 = cluster.client("ec2")
+        volumes = ec2.describe_volumes()["Volumes"]
+        groups = ec2.describe_security_groups(Filters=[{"Name": "group-name", "Values": ["zmqmr-demo"]}])
+    for instance in cluster.instances():
+        metadata = instance["MetadataOptions"]
+        assert (metadata["HttpTokens"], metadata["HttpPutResponseHopLimit"]) == ("required", 1)  # T10
+        assert instance["IamInstanceProfile"]["Arn"].endswith("zmqmr-demo")
+    roots = [volume for volume in volumes if volume["Attachments"]]
+    assert roots and all(volume["Encrypted"] and volume["VolumeType"] == "gp3" for volume in roots)  # T21
+    (group,) = groups["SecurityGroups"]
+    open_to = {
+        (rule["FromPort"], address["CidrIp"])
+        for rule in group["IpPermissions"]
+        for address in rule["IpRanges"]
+    }
+    assert open_to == {(22, "172.31.0.0/16")}  # T12
+    among = {pair["GroupId"] for rule in group["IpPermissions"] for pair in rule["UserIdGroupPairs"]}
+    assert among == {group["GroupId"]}
+
+
+def test_the_operators_folder_is_private_and_has_what_clients_need(cluster: Controller) -> None:
+    assert stat.S_IMODE(cluster.directory.stat().st_mode) == 0o700
+    for name in ("id_ed25519", "client.secret", "worker.secret", "coordinator.secret"):
+        assert stat.S_IMODE((cluster.directory / name).stat().st_mode) & 0o077 == 0
+    facts = json.loads((cluster.directory / "cluster.json").read_text())
+    (coordinator,) = cluster.instances("coordinator")
+    expected = {"name": "demo", "coordinator": coordinator["PrivateIpAddress"], "user": "ubuntu", "port": 22}
+    assert {**facts, **expected} == facts
+
+
+def test_t13_a_host_with_another_ssh_key_is_not_spoken_to(cluster: Controller) -> None:
+    path = cluster.directory / "known_hosts"
+    known = path.read_text()
+    keys = [line.split(" ", 1)[1] for line in known.splitlines()]
+    path.write_text(
+        "".join(
+            line.split(" ", 1)[0] + " " + keys[index - 1] + "\n"
+            for index, line in enumerate(known.splitlines())
+        )
+    )
+    try:
+        # Not over connections that are open from before.
+        ping = ["ansible", "zmqmr", "--ssh-extra-args=-o ControlPath=none", "-m", "ansible.builtin.ping"]
+        done = cluster.run(*ping, "-e", "cluster=demo", check=False)
+    finally:
+        path.write_text(known)
+
+    assert done.returncode != 0
+    assert done.stdout.count("Host key verification failed") + done.stdout.count("UNREACHABLE") >= 4
+    assert "pong" not in done.stdout
+
+
+def test_f49_a_host_that_comes_back_with_blank_drives_serves_without_a_playbook(cluster: Controller) -> None:
+    instance = cluster.instances("worker")[0]
+    host = cluster.host(instance)
+    names = {each["InstanceId"] for each in cluster.instances("worker")}
+    host.power_off()
+    host.start(blank_drives=True)
+    host.wait_for_ssh()
+
+    cluster.wait_for_workers(names)
+    mounts = host.enter("findmnt", "--noheadings", "--output", "TARGET,FSTYPE,OPTIONS").splitlines()
+    mine = [" ".join(line.split()) for line in mounts if "/mnt/ephemeral" in line]
+    assert len(mine) == 2
+    assert all("ext4" in line and "nodev" in line and "nosuid" in line for line in mine)
+    assert (
+        host.enter("stat", "--format=%U %a", "/mnt/ephemeral0/zmqmr", "/mnt/ephemeral1/zmqmr").split("\n")
+        == ["zmqmr 700"] * 2
+    )
+
+
+@pytest.mark.parametrize("signature", ["filesystem", "partition table"])
+def test_f49_a_drive_with_a_signature_is_never_formatted(cluster: Controller, signature: str) -> None:
+    instance = cluster.instances("worker")[1]
+    host = cluster.host(instance)
+    names = {each["InstanceId"] for each in cluster.instances("worker")}
+    host.power_off()
+    host.start(prepare=lambda drive: sign(signature, drive.device))
+    host.wait_for_ssh()
+
+    cluster.wait_for_workers(names)
+    drives = sorted(drive.device for drive in host.drives)
+    foreign = drives.index(host.drives[0].device)
+    assert host.enter("mountpoint", f"/mnt/ephemeral{foreign}", check=False).endswith("is not a mountpoint")
+    assert host.enter("mountpoint", f"/mnt/ephemeral{1 - foreign}").endswith("is a mountpoint")
+    kind = run("wipefs", "--no-act", "--noheadings", "--output", "TYPE,LABEL", host.drives[0].device)
+    assert set(kind.split()) == ({"ext4", "precious"} if signature == "filesystem" else {"dos"})
+    log = host.enter("journalctl", "--boot", "--output=cat", "--unit=zmqmr-ephemeral-storage.service")
+    assert "carries a signature that is not ours: left alone" in log
+
+
+def sign(kind: str, device: str) -> None:
+    if kind == "filesystem":
+        run("mkfs.ext4", "-q", "-L", "precious", device)
+    else:
+        entry = (
+            bytes([0, 0, 0, 0, 0x83, 0, 0, 0]) + (2048).to_bytes(4, "little") + (4096).to_bytes(4, "little")
+        )
+        with open(device, "r+b") as drive:
+            drive.write(bytes(446) + entry + bytes(48) + b"\x55\xaa")
+
+
+def test_the_units_run_without_rights(cluster: Controller) -> None:
+    host = cluster.coordinator()
+    pid = host.enter("systemctl", "show", "--property=MainPID", "--value", "zmqmr-coordinator.service")
+    status = host.enter("cat", f"/proc/{pid}/status")
+
+    assert re.search(r"^CapEff:\s*0+$", status, re.MULTILINE)
+    assert re.search(r"^NoNewPrivs:\s*1$", status, re.MULTILINE)
+    assert host.enter("stat", "--format=%U", f"/proc/{pid}") == "zmqmr"
+    # T9: a key is in no argument and in no environment.
+    secret = (cluster.directory / "coordinator.secret").read_text().split()[-1]
+    seen = host.enter(
+        "sh",
+        "-c",
+        f"tr '\\0' ' ' < /proc/{pid}/cmdline; tr '\\0' ' ' < /proc/{pid}/environ; journalctl --no-pager",
+    )
+    assert secret not in seen

@@ -1,0 +1,204 @@
+"""What can be known of playbooks, roles and policies without a host."""
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+from environment import ROOT
+from jinja2 import Environment, FileSystemLoader
+
+ROLES = sorted(path.name for path in (ROOT / "roles").iterdir())
+PLAYBOOKS = [ROOT / "cluster.yml", *sorted((ROOT / "playbooks").glob("*.yml"))]
+UNITS = ("coordinator", "worker")
+SCORE_LIMIT = 20  # tenths: systemd-analyze's 2.0
+
+
+def tool(name: str) -> str:
+    path = shutil.which(name, path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if path is None:
+        pytest.skip(f"needs {name}: run scripts/testbed")
+    return path
+
+
+def module(path: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
+    assert spec is not None and spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+def render(role: str, template: str, **variables: object) -> str:
+    environment = Environment(loader=FileSystemLoader(ROOT / "roles" / role / "templates"), trim_blocks=True)
+    environment.filters |= {
+        "comment": lambda text: f"# {text}",
+        "to_json": json.dumps,
+        "regex_replace": lambda text, pattern, new: re.sub(pattern, new, text),
+    }
+    return environment.get_template(template).render(ansible_managed="managed", **variables)
+
+
+@pytest.mark.parametrize("playbook", PLAYBOOKS, ids=lambda path: path.name)
+def test_the_playbook_is_one(playbook: Path) -> None:
+    command = [tool("ansible-playbook"), "--syntax-check", "-i", "inventory/hosts.example.yml", str(playbook)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+
+
+def test_ansible_lint_is_content_with_all_of_it() -> None:
+    paths = ["cluster.yml", "playbooks", "roles", "inventory"]
+    command = [tool("ansible-lint"), "--offline", "--nocolor", "--profile=production", *paths]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_default_of_a_role_is_in_its_argument_specs(role: str) -> None:
+    specs = yaml.safe_load((ROOT / "roles" / role / "meta/argument_specs.yml").read_text())["argument_specs"]
+    options = {name for entry in specs.values() for name in entry.get("options", {})}
+    path = ROOT / "roles" / role / "defaults/main.yml"
+    defaults = set(yaml.safe_load(path.read_text())) if path.exists() else set()
+
+    assert defaults <= options
+    assert all(entry["short_description"] for entry in specs.values())
+
+
+@pytest.mark.parametrize("role", [role for role in ROLES if role != "ec2_cluster"])
+def test_host_roles_need_nothing_but_ansible_itself(role: str) -> None:
+    text = "".join(path.read_text() for path in (ROOT / "roles" / role).rglob("tasks/*.yml"))
+    modules = set(re.findall(r"^ +(?:- )?([a-z_]+\.[a-z_]+\.[a-z_]+):", text, re.MULTILINE))
+
+    assert modules and all(name.startswith("ansible.builtin.") for name in modules)
+    assert "ignore_errors" not in text
+    assert "ansible.builtin.shell" not in text
+
+
+def test_t13_host_keys_are_checked_everywhere() -> None:
+    config = (ROOT / "ansible.cfg").read_text()
+    text = "".join(
+        path.read_text()
+        for folder in ("playbooks", "roles", "inventory")
+        for path in (ROOT / folder).rglob("*.*")
+    )
+
+    assert "host_key_checking = true" in config
+    for weak in ("StrictHostKeyChecking=no", "StrictHostKeyChecking=accept", "UserKnownHostsFile=/dev/null"):
+        assert weak not in config + text
+    assert "StrictHostKeyChecking=yes" in text
+
+
+def test_every_task_that_handles_keys_keeps_them_to_itself() -> None:
+    for path in (ROOT / "roles/keys/tasks").glob("*.yml"):
+        for task in yaml.safe_load(path.read_text()):
+            for each in task.get("block", [task]):
+                if "secret" in str(each) or "keygen" in str(each):
+                    assert each.get("no_log") is True, f"{path.name}: {each['name']}"
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_t14_the_unit_may_do_little(unit: str, tmp_path: Path) -> None:
+    path = tmp_path / f"zmqmr-{unit}.service"
+    directories = ["/mnt/ephemeral0/zmqmr", "/mnt/ephemeral1/zmqmr"]
+    path.write_text(
+        render(
+            f"zmqmr_{unit}",
+            f"{path.name}.j2",
+            zmqmr_worker_directories=directories,
+            zmqmr_worker_slots=0,
+            zmqmr_worker_memory_max="90%",
+            zmqmr_worker_tasks_max=8192,
+            zmqmr_worker_open_files=65536,
+            zmqmr_coordinator_open_files=65536,
+        )
+    )
+    command = [tool("systemd-analyze"), "security", "--offline=true", f"--threshold={SCORE_LIMIT}", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stdout[-1500:] + done.stderr
+    assert "Overall exposure level" in done.stdout
+
+
+def statements() -> list[dict[str, Any]]:
+    data = render(
+        "ec2_cluster",
+        "data-policy.json.j2",
+        __ec2_cluster_read=["s3://books/in/"],
+        __ec2_cluster_write=["s3://books/out", "s3://whole"],
+    )
+    policies = [json.loads(data), json.loads((ROOT / "docs/iam/operator.json").read_text())]
+    return [statement for policy in policies for statement in policy["Statement"]]
+
+
+def test_t11_no_policy_allows_everything() -> None:
+    for statement in statements():
+        actions = [statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"]
+        resources = (
+            [statement["Resource"]] if isinstance(statement["Resource"], str) else statement["Resource"]
+        )
+        assert not any("*" in action for action in actions)
+        if "*" in resources:
+            reads = all(re.match(r"ec2:Describe", action) for action in actions)
+            assert reads, statement["Sid"]
+
+
+def test_hosts_reach_the_prefixes_that_were_named_and_no_others() -> None:
+    found = {
+        (tuple(each["Action"]), each["Resource"]) for each in statements() if "s3:GetObject" in each["Action"]
+    }
+    resources = {resource for _, resource in found}
+
+    assert resources == {"arn:aws:s3:::books/in/*", "arn:aws:s3:::books/out/*", "arn:aws:s3:::whole/*"}
+    writable = {resource for actions, resource in found if "s3:PutObject" in actions}
+    assert writable == resources - {"arn:aws:s3:::books/in/*"}
+
+
+CONSOLE = """[   12.3] cloud-init[512]: -----BEGIN SSH HOST KEY KEYS-----
+[   12.4] ecdsa-sha2-nistp256 AAAAold= root@ip-10-0-0-1
+-----END SSH HOST KEY KEYS-----
+-----BEGIN SSH HOST KEY KEYS-----
+ssh-ed25519 AAAAC3Nza root@ip-10-0-0-1
+ssh-rsa AAAAB3Nza root@ip-10-0-0-1
+-----END SSH HOST KEY KEYS-----
+"""
+
+
+def test_host_keys_are_those_of_the_consoles_last_boot() -> None:
+    keys = module("roles/ec2_cluster/library/ec2_host_keys.py")
+
+    assert keys.keys_on(CONSOLE) == ["ssh-ed25519 AAAAC3Nza"]
+    assert keys.keys_on("nothing yet") == []
+
+
+def test_a_known_hosts_file_that_was_written_is_read_again() -> None:
+    keys = module("roles/ec2_cluster/library/ec2_host_keys.py")
+    instances = [
+        {"id": "i-2", "addresses": ["10.0.0.2"]},
+        {"id": "i-1", "addresses": ["10.0.0.1", "192.0.2.1"]},
+    ]
+    known = {"i-1": ["ssh-ed25519 AAAA1"], "i-2": ["ssh-ed25519 AAAA2"]}
+    text = keys.known_hosts(instances, known)
+
+    assert text.splitlines()[0] == "i-1,10.0.0.1,192.0.2.1 ssh-ed25519 AAAA1"
+    assert keys.known_keys(text) == known
+
+
+@pytest.mark.parametrize(("python", "has_setuptools"), [("3.11", False), ("3.12", True), ("3.13", True)])
+def test_the_wheelhouse_has_what_the_hosts_python_needs(
+    wheel: Path, python: str, has_setuptools: bool
+) -> None:
+    needed = module("scripts/wheelhouse.py").requirements_of(wheel, python, "x86_64")
+
+    assert any(line.startswith("pyzmq") for line in needed)
+    assert any(line.startswith("setuptools") for line in needed) is has_setuptools
+    assert not any(line.startswith("ansible") for line in needed)

@@ -1,0 +1,128 @@
+"""What moto's EC2 lacks, or does otherwise than EC2, as far as operators of a cluster notice."""
+
+import gzip
+import importlib.util
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+ACCOUNT = "123456789012"
+CANONICAL = "099720109477"
+IMAGE = "ami-0noble24040000001"
+_PARAMETER = "/aws/service/canonical/ubuntu/server/24.04/stable/current/amd64/hvm/ebs-gp3/ami-id"
+_REFUSALS = {"RunInstances": "run_instances", "DescribeInstances": "describe_instances"}
+
+
+def write_images(path: Path) -> None:
+    """Write moto's images, and Canonical's of Ubuntu 24.04, to the file that moto will read."""
+    spec = importlib.util.find_spec("moto")
+    assert spec is not None and spec.submodule_search_locations
+    with gzip.open(Path(spec.submodule_search_locations[0]) / "ec2/resources/amis.json.gz") as file:
+        images = json.load(file)
+    model = next(image for image in images if image["owner_id"] == CANONICAL)
+    noble = {
+        **model,
+        "ami_id": IMAGE,
+        "name": "ubuntu/images/hvm-ssd-gp3/ubuntu-noble-24.04-amd64-server-20260101",
+        "description": "Canonical, Ubuntu, 24.04 LTS, amd64 noble image",
+    }
+    path.write_text(json.dumps([*images, noble]))
+
+
+def instances(region: str) -> Iterator[Any]:
+    """Every instance of a region that moto knows, terminated ones too."""
+    from moto.ec2 import ec2_backends
+
+    for reservation in list(ec2_backends[ACCOUNT][region].reservations.values()):
+        yield from reservation.instances
+
+
+def fill(folder: Path, console: Callable[[str], str]) -> None:
+    """Patch moto. `console(instance)` gives an instance's console output."""
+    _know_filters()
+    _know_ubuntu()
+    _start_spot_instances()
+    _show_consoles(console)
+    _refuse_what_is_ordered(folder)
+
+
+def _know_filters() -> None:
+    from moto.ec2 import utils
+    from moto.ec2.models import instances as models
+
+    utils.filter_dict_attribute_mapping["instance-lifecycle"] = "lifecycle"
+    original = models.filter_reservations
+
+    def filter_reservations(reservations: list[Any], filters: dict[str, Any]) -> list[Any]:
+        others = dict(filters)
+        wanted = others.pop("reservation-id", None)
+        return original([each for each in reservations if wanted is None or each.id in wanted], others)
+
+    models.filter_reservations = filter_reservations
+
+
+def _know_ubuntu() -> None:
+    from moto.core.utils import utcnow
+    from moto.ssm import models
+
+    original = models.ParameterDict._check_loading_status
+
+    def check(parameters: Any, key: str) -> None:
+        original(parameters, key)
+        if str(key).startswith("/aws/service/canonical") and not dict.__contains__(parameters, _PARAMETER):
+            parameter = models.Parameter(
+                account_id=parameters.account_id, name=_PARAMETER, value=IMAGE, parameter_type="String",
+                description=None, allowed_pattern=None, keyid=None, last_modified_date=utcnow(), version=1,
+                data_type="aws:ec2:image",
+            )  # fmt: skip
+            dict.__setitem__(parameters, _PARAMETER, [parameter])
+
+    models.ParameterDict._check_loading_status = check
+
+
+def _start_spot_instances() -> None:
+    from moto.ec2.models.instances import InstanceBackend
+
+    original = InstanceBackend.run_instances
+
+    def run_instances(backend: Any, *arguments: Any, **options: Any) -> Any:
+        if options.get("launch_template"):
+            data = backend._get_template_from_args(options["launch_template"]).data
+            if data.get("InstanceMarketOptions"):
+                options["instance_market_options"] = data["InstanceMarketOptions"]
+        return original(backend, *arguments, **options)
+
+    InstanceBackend.run_instances = run_instances
+
+
+def _show_consoles(console: Callable[[str], str]) -> None:
+    from moto.core.responses import ActionResult
+    from moto.core.types import Base64EncodedString
+    from moto.core.utils import utcnow
+    from moto.ec2.responses.general import General
+
+    def get_console_output(response: Any) -> Any:
+        instance = response.ec2_backend.get_instance(response._get_param("InstanceId"))
+        output = Base64EncodedString.from_raw_string(console(instance.private_ip)[-64_000:])
+        return ActionResult({"InstanceId": instance.id, "Timestamp": utcnow(), "Output": output})
+
+    General.get_console_output = get_console_output
+
+
+def _refuse_what_is_ordered(folder: Path) -> None:
+    from moto.ec2.exceptions import EC2ClientError
+    from moto.ec2.responses.instances import InstanceResponse
+
+    def refusing(action: str, original: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def respond(response: Any) -> Any:
+            order = folder / f"refuse-{action}"
+            if order.exists():
+                code, _, message = order.read_text().partition("\n")
+                raise EC2ClientError(code, message)
+            return original(response)
+
+        return respond
+
+    for action, method in _REFUSALS.items():
+        setattr(InstanceResponse, method, refusing(action, getattr(InstanceResponse, method)))
