@@ -80,10 +80,32 @@ def _left_out(shelf: Shelf, key: str) -> bool:
 
 
 def _environment() -> str:
-    """The versions of what runs the tasks."""
-    return f"{sys.implementation.name} {sys.version_info[:3]} mrjob {mrjob.__version__} zmqmr {__version__}"
+    """The versions of what runs the tasks, and the variables that they inherit and may look at."""
+    versions = (
+        f"{sys.implementation.name} {sys.version_info[:3]} mrjob {mrjob.__version__} zmqmr {__version__}"
+    )
+    inherited = [
+        f"{name}={value}"
+        for name, value in sorted(os.environ.items())
+        if name not in OF_THE_TERMINAL and not name.startswith(OF_THE_SESSION)
+    ]
+    return "\n".join([versions, *inherited])
 
 
+# Variables that differ from one terminal or login to the next, and say nothing to a job.
+OF_THE_TERMINAL = {
+    "_",
+    "COLUMNS",
+    "LINES",
+    "LS_COLORS",
+    "OLDPWD",
+    "PWD",
+    "SHLVL",
+    "TERM",
+    "TMPDIR",
+    "WINDOWID",
+}
+OF_THE_SESSION = ("DBUS_", "GPG_", "INVOCATION_ID", "JOURNAL_", "PYTEST_", "SSH_", "XDG_", "ZMQMR_")
 LOADS = 4  # of a job whose executor is killed while it loads it
 
 
@@ -604,10 +626,10 @@ class HostedJob:
         """The attempt's spool, now the task's; an earlier attempt's stands, if it holds the same."""
         key = self._key(attempt.launch)
         shelf = self._shelf(key)
-        if shelf is not None and attempt.done is not None and not attempt.launch.replay:
-            if not _holds(shelf.path(key), attempt.done):
-                shelf.drop(key)
-                shelf = None
+        fresh = None if attempt.launch.replay else attempt.done
+        if shelf is not None and fresh is not None and not _holds(shelf.path(key), fresh):
+            shelf.drop(key)
+            shelf = None
         if shelf is None and attempt.done is not None:
             shelf = next(each for each in self._shelves if attempt.directory.startswith(_parent(each)))
             try:
