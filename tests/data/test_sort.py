@@ -23,9 +23,11 @@ def sort_and_merge(folder: Path, runs: Sequence[Sequence[bytes]], block_bytes: i
     """The lines of all runs, each sorted by itself and then merged."""
     targets = []
     for number, lines in enumerate(runs):
-        source, target = folder / f"{number}", folder / f"{number}.run"
-        source.write_bytes(b"".join(line + b"\n" for line in lines))
-        process = start_sort(("sort",), "1M", str(folder), str(source), str(target))
+        target = folder / f"{number}.run"
+        process = start_sort(("sort",), "1M", str(folder), str(target))
+        assert process.stdin is not None
+        with process.stdin:
+            process.stdin.write(b"".join(line + b"\n" for line in lines))
         check_sorted(process, str(folder))
         targets.append(str(target))
     blocks = list(merged(targets, ("sort",), "1M", str(folder), block_bytes))
@@ -105,9 +107,9 @@ def test_a_run_that_is_gone_is_an_error_that_says_so(tmp_path: Path) -> None:
 
 
 def test_a_sort_that_fails_is_an_error_with_its_own_words(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"a\n")
-    sort = ("sort", "--no-such-option")
-    process = start_sort(sort, "1M", str(tmp_path), str(tmp_path / "a"), str(tmp_path / "b"))
+    process = start_sort(("sort", "--no-such-option"), "1M", str(tmp_path), str(tmp_path / "b"))
+    assert process.stdin is not None
+    process.stdin.close()
     with pytest.raises(SpillError, match="no-such-option"):
         check_sorted(process, str(tmp_path))
 

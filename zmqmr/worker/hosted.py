@@ -93,18 +93,7 @@ def _environment() -> str:
 
 
 # Variables that differ from one terminal or login to the next, and say nothing to a job.
-OF_THE_TERMINAL = {
-    "_",
-    "COLUMNS",
-    "LINES",
-    "LS_COLORS",
-    "OLDPWD",
-    "PWD",
-    "SHLVL",
-    "TERM",
-    "TMPDIR",
-    "WINDOWID",
-}
+OF_THE_TERMINAL = {"_", "COLUMNS", "LINES", "LS_COLORS", "OLDPWD", "PWD", "SHLVL", "TERM", "TMPDIR"}
 OF_THE_SESSION = ("DBUS_", "GPG_", "INVOCATION_ID", "JOURNAL_", "PYTEST_", "SSH_", "XDG_", "ZMQMR_")
 LOADS = 4  # of a job whose executor is killed while it loads it
 
