@@ -16,7 +16,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 
-from zmqmr.cli.faults import Fault, Target, all_faults
+from zmqmr.cli.faults import ATTEMPT, Fault, Target, all_faults
 from zmqmr.cli.small_drive import SmallDrive
 from zmqmr.client.joblog import entries
 from zmqmr.client.records import Records
@@ -146,7 +146,8 @@ class Drill:
             target.client.wait()
             return f"after {after:.1f} s: THE JOB HANGS", False
         if status:
-            return f"after {after:.1f} s: the job failed with exit status {status}", False
+            why = f": {target.reason}" if target.reason else ""
+            return f"after {after:.1f} s: the job failed with exit status {status}{why}", False
         if not _same(self.reference.output, output):
             return f"after {after:.1f} s: THE OUTPUT DIFFERS", False
         if struck < 0:
@@ -175,8 +176,9 @@ class Drill:
         return f"this user can have no drive of their own here: {refusal}" if refusal else ""
 
     def _fill(self, target: Target, _: random.Random) -> bool:
-        """Fill the drive for a while; whether anything failed for that."""
-        if target.record is None or not self._drive.fill(target.client.pid):
+        """Fill the drive for a while; whether anything failed for that. Not before tasks run: a job that
+        has no room to begin fails at once, which is right."""
+        if target.record is None or not target.process(ATTEMPT) or not self._drive.fill(target.client.pid):
             return False
         log = self._records.log_path(target.record.job)
         return any("o space left" in entry["text"] for _, entry in entries(log))

@@ -16,7 +16,7 @@ from zmqmr.messages import Committed, Heartbeat, encode
 from zmqmr.net.frames import pack
 from zmqmr.net.sockets import context, control_client
 
-AGENT, COORDINATOR = "zmqmr-agent", "zmqmr-coord"  # as in /proc/PID/comm
+AGENT, ATTEMPT, COORDINATOR = "zmqmr-agent", "zmqmr-attempt", "zmqmr-coord"  # as in /proc/PID/comm
 STOP_SECONDS = 2.0  # how long a stopped process stays so
 GARBAGE_FRAMES = 300  # to each socket
 GARBAGE_LINGER_MILLISECONDS = 2000  # for the sockets to take them
@@ -42,6 +42,12 @@ class Target:
                 if client is not None and client.pid == self.client.pid:
                     self._record = record
         return self._record
+
+    @property
+    def reason(self) -> str:
+        """Why the job failed, in one line; "" when that is not known."""
+        record = self._records.read(self.record.job) if self.record is not None else None
+        return record.reason.partition("\n")[0] if record is not None else ""
 
     def process(self, name: str) -> int:
         """The first process with a name; 0 when there is none now."""
@@ -232,7 +238,7 @@ def _flipped(frame: bytes, draw: random.Random) -> bytes:
 def all_faults(fill: Strike) -> tuple[Fault, ...]:
     """Every fault. `fill` fills the run's small drive for a while."""
     return (
-        Fault("kill an attempt", _kill("zmqmr-attempt")),
+        Fault("kill an attempt", _kill(ATTEMPT)),
         Fault("kill the executor", _kill("zmqmr-executor")),
         Fault("kill the agent", _kill(AGENT)),
         Fault("kill the coordinator", _kill(COORDINATOR)),
