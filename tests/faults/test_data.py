@@ -1,5 +1,6 @@
 """Data that is damaged, lost, has no room, or has an unusual shape."""
 
+import json
 import os
 import shutil
 from contextlib import suppress
@@ -90,6 +91,65 @@ def test_f21_a_spill_file_deleted_during_the_shuffle_is_made_again(
     path = _await_runs(run)[0] if what == "a run" else _await_spools(run)[0]
     path.unlink()
     run.assert_same_as(expected)
+
+
+@pytest.mark.parametrize("times", [1, 99], ids=["once", "always"])
+def test_f46_records_of_two_attempts_that_yield_otherwise_are_never_mixed(
+    place: FaultPlace, words: Path, tmp_path: Path, times: int
+) -> None:
+    """A spool is lost whose records are sorted in one partition and not in the other: its task runs again.
+    Once, the job begins anew and succeeds; when that goes on, it fails and says why."""
+    job = tmp_path / "moody.py"
+    job.write_text(MOODY)
+    run = Run(place, tmp_path / "out", [words], settings=MANY_TASKS | {"ZMQMR_RUN_BYTES": "15000"}, job=job)
+    lost: list[Path] = []
+
+    def lose_spools() -> bool:
+        with suppress(OSError):  # the job begins anew meanwhile
+            spools = sorted(run.spilled(".spool"), key=lambda each: each.stat().st_mtime_ns)
+            if spools and len(lost) < times and _finished_runs(run):
+                spools[0].unlink()
+                lost.append(spools[0])
+        return len(lost) >= times or run.process.poll() is not None
+
+    wait_until(lose_spools, run.story)
+    if times > 1:
+        run.assert_failed("yields other records each time it is run", "make the job deterministic")
+        return
+    result = run.end()
+    assert result.rc == 0, result.stderr
+    assert "is run again" in result.stderr
+    found = [json.loads(line.split(b"\t")[1]) for line in result.lines.elements()]
+    moods = {(task, mood) for counts in found for task, mood, _ in counts}
+    assert len({task for task, _ in moods}) == len(moods) > 2, "one mood for each task"
+    lines = len(words.read_text().splitlines())
+    assert [sum(count for _, _, count in counts) for counts in found] == [lines] * KEYS
+    place.assert_nothing_left()
+
+
+KEYS = 6
+MOODY = """
+import os, random, time
+from collections import Counter
+from mrjob.job import MRJob
+
+
+class Job(MRJob):
+    def mapper_init(self):
+        self.mood = random.SystemRandom().randrange(10**9)
+
+    def mapper(self, _, line):
+        time.sleep(0.005)
+        for key in range(6):
+            yield key, [os.environ["mapreduce_task_id"], f"{self.mood:09}"]  # as many bytes each time
+
+    def reducer(self, key, values):
+        yield key, [[*value, count] for value, count in Counter(map(tuple, values)).items()]
+
+
+if __name__ == "__main__":
+    Job.run()
+"""
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "delete"])

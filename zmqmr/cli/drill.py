@@ -1,7 +1,8 @@
 """zmqmr drill: run a job under faults on this machine and say whether its output stayed the same.
 
-First once undisturbed, then once for each fault: at a random moment a process is killed or stopped.
-The seed is printed; with `--seed` the same moments are drawn again.
+First once undisturbed, then once for each fault: at a random moment a process is killed or stopped, a file
+is damaged or deleted, garbage is sent or the drive is full. The seed is printed; with `--seed` the same
+moments are drawn again.
 """
 
 import argparse
@@ -9,37 +10,37 @@ import filecmp
 import os
 import random
 import shlex
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
 
+from zmqmr.cli.faults import ATTEMPT, Fault, Target, all_faults
+from zmqmr.cli.small_drive import SmallDrive
+from zmqmr.client.joblog import entries
+from zmqmr.client.records import Records
+from zmqmr.data import places
 from zmqmr.errors import EXIT_JOB_FAILED, EXIT_OK, UsageError
+from zmqmr.settings import Settings
 
-LATE = "came too late"
-POLL_SECONDS = 0.02
-STOP_SECONDS = 2.0  # how long a stopped process stays so
+LATE = "had no chance"
+NOT_TRIED = "not tried"
+POLL_SECONDS = 0.01
+MEASURE_SECONDS = 0.25  # between two looks at how much the undisturbed run keeps
+PATIENCE_SECONDS = 120.0  # and ten times the undisturbed run: one that takes longer hangs
+# A full drive fails every attempt until it has room again; that may be many.
+FULL_DRIVE = {"ZMQMR_MAX_ATTEMPTS": "1000"}
 
 
 @dataclass(frozen=True)
-class Fault:
-    """What happens to which process of a run."""
+class Reference:
+    """The undisturbed run."""
 
-    name: str
-    process: str  # as in /proc/PID/comm
-    kill: bool  # or stop for a while
-
-
-FAULTS = (
-    Fault("kill an attempt", "zmqmr-attempt", True),
-    Fault("kill the executor", "zmqmr-executor", True),
-    Fault("kill the agent", "zmqmr-agent", True),
-    Fault("kill the coordinator", "zmqmr-coord", True),
-    Fault("stop the agent", "zmqmr-agent", False),
-    Fault("stop the coordinator", "zmqmr-coord", False),
-)
+    output: str
+    seconds: float
+    data: str  # the directory of its intermediate data
+    peak: int  # most bytes of intermediate data that were seen
 
 
 def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -48,10 +49,11 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "drill",
         help="run a job under faults and compare its output",
         description="Run a job on this machine undisturbed, then once for each fault: "
-        + "; ".join(fault.name for fault in FAULTS)
+        + "; ".join(fault.name for fault in all_faults(lambda target, draw: False))
         + "; each at a random moment. Say whether the output stayed the same, byte for byte.",
         epilog="The job must be deterministic and run for a few seconds, or the faults come too late."
-        " Standard input is empty. Exit status: 0 every output was the same, 1 not, 2 the job fails alone.",
+        " Standard input is empty. The drive that is filled is a tmpfs which only that run sees."
+        " Exit status: 0 every output was the same, 1 not, 2 the job fails alone.",
     )
     parser.add_argument("--seed", type=int, help="draw the same moments again")
     parser.add_argument("--rounds", type=int, default=1, help="runs for each fault (1)")
@@ -65,100 +67,121 @@ def run(args: argparse.Namespace) -> int:
     if args.rounds < 1:
         raise UsageError("--rounds must be at least 1")
     seed = args.seed if args.seed is not None else random.SystemRandom().randrange(10**6)
-    draw = random.Random(seed)
-    print(f"seed {seed}")
+    print(f"seed {seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="zmqmr-drill-") as directory:
-        reference = os.path.join(directory, "reference")
-        seconds = _run_job(args, reference)
-        print(f"{'undisturbed':24} done in {seconds:.1f} s")
+        drill = Drill(args, directory)
+        print(f"{'undisturbed':24} done in {drill.reference.seconds:.1f} s", flush=True)
         failed = late = 0
         for number in range(args.rounds):
-            for fault in FAULTS:
-                output = os.path.join(directory, f"{number}-{FAULTS.index(fault)}")
-                said, good = _drill(args, fault, draw.uniform(0.05, 0.9) * seconds, reference, output)
+            for fault in drill.faults:
+                said, good = drill.run(fault, random.Random(f"{seed} {number} {fault.name}"))
                 print(f"{fault.name:24} {said}", flush=True)
                 failed += not good
                 late += said.startswith(LATE)
     if late:
-        print(
-            f"{late} of {args.rounds * len(FAULTS)} faults came too late to happen: give the job more input"
-        )
+        total = args.rounds * len(drill.faults)
+        print(f"{late} of {total} faults had no chance to strike: give the job more input")
     print("every output is the same" if not failed else f"{failed} of the runs went wrong")
     return EXIT_JOB_FAILED if failed else EXIT_OK
 
 
-def _command(args: argparse.Namespace, output: str) -> list[str]:
-    run_command = [sys.executable, "-m", "zmqmr.cli.run"]
-    return [*run_command, args.job, *args.arguments, "--output-dir", output, "--no-cat-output", "--quiet"]
+class Drill:
+    """Runs of one job, whose outputs are compared with that of the first, undisturbed one."""
 
+    def __init__(self, args: argparse.Namespace, directory: str):
+        """Runs the job undisturbed; UsageError when it fails by itself."""
+        self._args, self._directory = args, directory
+        self._records = Records.of(Settings.from_environ())
+        self._drive = SmallDrive(os.path.join(directory, "drive"))
+        os.mkdir(self._drive.directory)
+        self._runs = 0
+        self.faults = all_faults(self._fill)
+        self.reference = self._undisturbed()
 
-def _run_job(args: argparse.Namespace, output: str) -> float:
-    """Run the job undisturbed; its time in seconds. UsageError when it fails by itself."""
-    begun = time.monotonic()
-    status = subprocess.run(_command(args, output), stdin=subprocess.DEVNULL).returncode
-    if status:
-        raise UsageError(
-            f"the job fails without any fault (exit status {status}); see why with:"
-            f" zmqmr-run {shlex.join([args.job, *args.arguments])}"
-        )
-    return time.monotonic() - begun
+    def _undisturbed(self) -> Reference:
+        begun = time.monotonic()
+        target, output = self._start()
+        peak = 0
+        while True:
+            try:
+                status = target.client.wait(MEASURE_SECONDS)
+                break
+            except subprocess.TimeoutExpired:
+                if target.record is not None:
+                    peak = max(peak, places.size(target.record.data))
+        if status:
+            raise UsageError(
+                f"the job fails without any fault (exit status {status}); see why with:"
+                f" zmqmr-run {shlex.join([self._args.job, *self._args.arguments])}"
+            )
+        seconds = time.monotonic() - begun
+        data = target.record.data if target.record is not None else ""
+        return Reference(output, seconds, data, peak)
 
+    def _start(self, small_drive: bool = False) -> tuple[Target, str]:
+        """Begin a run; where its output will be."""
+        self._runs += 1
+        output = os.path.join(self._directory, f"output-{self._runs}")
+        command = [sys.executable, "-m", "zmqmr.cli.run", self._args.job, *self._args.arguments]
+        command += ["--output-dir", output, "--no-cat-output", "--quiet"]
+        environ = dict(os.environ)
+        if small_drive:
+            command = self._drive.command(command)
+            environ |= FULL_DRIVE | {"TMPDIR": self._drive.directory}
+        known = set(self._records.jobs())
+        client = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environ)
+        return Target(client, self._records, known), output
 
-def _drill(
-    args: argparse.Namespace, fault: Fault, after: float, reference: str, output: str
-) -> tuple[str, bool]:
-    """Run the job, strike `after` seconds; what to say, and whether all is well."""
-    client = subprocess.Popen(_command(args, output), stdin=subprocess.DEVNULL)
-    struck = _strike(client, fault, after)
-    status = client.wait()
-    if status:
-        return f"after {after:.1f} s: the job failed with exit status {status}", False
-    if not _same(reference, output):
-        return f"after {after:.1f} s: THE OUTPUT DIFFERS", False
-    return f"after {after:.1f} s: same output" if struck else f"{LATE}: same output", True
+    def run(self, fault: Fault, draw: random.Random) -> tuple[str, bool]:
+        """Run the job and strike at a moment that is drawn; what to say, and whether all is well."""
+        if fault.small_drive and (refusal := self._refusal()):
+            return f"{NOT_TRIED}: {refusal}", True
+        after = draw.uniform(0.05, fault.latest) * self.reference.seconds
+        target, output = self._start(fault.small_drive)
+        struck = self._strike(target, fault, after, draw)
+        try:
+            status = target.client.wait(PATIENCE_SECONDS + 10 * self.reference.seconds)
+        except subprocess.TimeoutExpired:
+            target.client.terminate()
+            target.client.wait()
+            return f"after {after:.1f} s: THE JOB HANGS", False
+        if status:
+            why = f": {target.reason}" if target.reason else ""
+            return f"after {after:.1f} s: the job failed with exit status {status}{why}", False
+        if not _same(self.reference.output, output):
+            return f"after {after:.1f} s: THE OUTPUT DIFFERS", False
+        if struck < 0:
+            return f"{LATE}: same output", True
+        return f"after {struck:.1f} s: same output", True
 
+    def _strike(self, target: Target, fault: Fault, after: float, draw: random.Random) -> float:
+        """Strike as soon as there is something to hit after so many seconds; when that was, -1.0: never."""
+        begun = time.monotonic()
+        while target.client.poll() is None:
+            now = time.monotonic() - begun
+            if now >= after and fault.strike(target, draw):
+                return now
+            time.sleep(POLL_SECONDS)
+        return -1.0
 
-def _strike(client: "subprocess.Popen[bytes]", fault: Fault, after: float) -> bool:
-    """Hit the first process of the fault's kind that lives after so many seconds; whether there was one."""
-    begun = time.monotonic()
-    while client.poll() is None:
-        if time.monotonic() - begun >= after:
-            victims = [pid for pid in _descendants(client.pid) if _name(pid) == fault.process]
-            if victims:
-                _hit(victims[0], fault)
-                return True
-        time.sleep(POLL_SECONDS)
-    return False
+    # --- the full drive ----------------------------------------------------------------------
 
+    def _refusal(self) -> str:
+        """Why the drive of a run cannot be filled; "" when it can."""
+        if not self.reference.data.startswith(places.own_directory(places.base_directory(None))):
+            return "local_tmp_dir says where the intermediate data are; leave it out for this fault"
+        if not self._drive.room_for(self.reference.peak):
+            return "the intermediate data of the job would not fit into memory, where the small drive is"
+        refusal = self._drive.refusal()
+        return f"this user can have no drive of their own here: {refusal}" if refusal else ""
 
-def _hit(pid: int, fault: Fault) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL if fault.kill else signal.SIGSTOP)
-        if not fault.kill:
-            time.sleep(STOP_SECONDS)
-            os.kill(pid, signal.SIGCONT)
-    except ProcessLookupError:
-        pass  # it ended first
-
-
-def _descendants(pid: int) -> list[int]:
-    found: list[int] = []
-    try:
-        with open(f"/proc/{pid}/task/{pid}/children") as file:
-            children = [int(child) for child in file.read().split()]
-    except OSError:
-        return found
-    for child in children:
-        found += [child, *_descendants(child)]
-    return found
-
-
-def _name(pid: int) -> str:
-    try:
-        with open(f"/proc/{pid}/comm") as file:
-            return file.read().strip()
-    except OSError:
-        return ""
+    def _fill(self, target: Target, _: random.Random) -> bool:
+        """Fill the drive for a while; whether anything failed for that. Not before tasks run: a job that
+        has no room to begin fails at once, which is right."""
+        if target.record is None or not target.process(ATTEMPT) or not self._drive.fill(target.client.pid):
+            return False
+        log = self._records.log_path(target.record.job)
+        return any("o space left" in entry["text"] for _, entry in entries(log))
 
 
 def _same(one: str, other: str) -> bool:
