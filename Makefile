@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: test check pytest testbed demo mutation-check wheel format clean
+.PHONY: test check pytest testbed demo mutation-check fuzz simulate scale wheel format clean
 
 test: check pytest
 
@@ -29,6 +29,18 @@ demo: $(VENV)/.installed
 # Break the scheduler on purpose; its tests must see every break.
 mutation-check: $(VENV)/.installed
 	$(BIN)/python scripts/mutate_core.py
+
+# A million malformed and hostile frames at a running coordinator and agent; the job's output must be exact.
+fuzz: $(VENV)/.installed
+	cd scripts && ../$(BIN)/python fuzz.py $(ARGS)
+
+# Whole jobs in simulated misfortune, one a seed; seeds that fail are kept in simulate-failed.txt.
+simulate: $(VENV)/.installed
+	cd tests && ../$(BIN)/python -m core.simulate --seeds $(or $(SEEDS),10000) --keep ../simulate-failed.txt $(ARGS)
+
+# What one coordinator can do, up to 10,000 workers and 1,000,000 tasks; written into docs/performance.md.
+scale: $(VENV)/.installed
+	$(BIN)/python scripts/scale.py --write $(ARGS)
 
 wheel: dist/.built
 

@@ -14,11 +14,14 @@ PROTOCOL = 1
 
 AttemptNumber = Annotated[int, Meta(ge=1, le=1_000_000)]
 Count = Annotated[int, Meta(ge=0)]
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:-]{1,200}$")]
+# Names become parts of paths: neither "." nor "..", and no newline, which `$` would let through at the end.
+Name = Annotated[str, Meta(pattern=r"\A(?!\.{1,2}\Z)[A-Za-z0-9._:-]{1,200}\Z")]
+Word = Annotated[str, Meta(pattern=r"\A[^\0]*\Z")]  # a path, or a word of a command: the system takes no NUL
 Text = Annotated[str, Meta(max_length=256_000)]
-Version = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._+-]{0,100}$")]
+Version = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9._+-]{0,100}\Z")]
 Counters = dict[str, dict[str, int]]  # group -> counter -> value
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+LARGEST_COUNTER = 2**63 - 1  # that a message can bear, as Hadoop's counters
 
 
 class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,7 +38,7 @@ class Message(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True)
 class InputFile(Struct, frozen=True):
     """One input as it was when the job was planned; a later difference fails the job."""
 
-    path: str  # absolute
+    path: Word  # absolute
     size: Count  # bytes on disk
     mtime_ns: int
     codec: Literal["", "gz", "bz2", "zst"] = ""
@@ -73,8 +76,8 @@ class Substep(Struct, frozen=True):
     """A mapper, combiner or reducer of a step."""
 
     kind: Literal["script", "command"]
-    command: tuple[str, ...] = ()  # kind command: the argument list to run
-    pre_filter: str = ""  # kind script: a shell command that filters the input
+    command: tuple[Word, ...] = ()  # kind command: the argument list to run
+    pre_filter: Word = ""  # kind script: a shell command that filters the input
 
 
 class Partitioner(Struct, frozen=True):
@@ -110,26 +113,26 @@ class JobSpec(Struct, frozen=True):
 
     job: Name
     label: str
-    script: str  # name of the job file in the working directory
-    task_args: tuple[str, ...]  # the job's own switches, passed to every task
+    script: Word  # name of the job file in the working directory
+    task_args: tuple[Word, ...]  # the job's own switches, passed to every task
     steps: Annotated[tuple[Step, ...], Meta(min_length=1)]
     splits: tuple[Split, ...]
     input_mode: Literal["lines", "nlines", "files"]  # nlines: key is the offset; files: mapper_raw
-    output_dir: str  # absolute; must exist and be empty when the job starts
-    step_output_dir: str  # absolute or ""
-    bundle: str  # absolute path of the packed working directory
+    output_dir: Word  # absolute; must exist and be empty when the job starts
+    step_output_dir: Word  # absolute or ""
+    bundle: Word  # absolute path of the packed working directory
     bundle_sha256: str
     cmdenv: dict[str, str]
-    python_path: tuple[str, ...] = ()  # names in the working directory, put on PYTHONPATH
-    task_python: tuple[str, ...] = ()  # run tasks with this interpreter, as subprocesses
-    sh: tuple[str, ...] = ("/bin/sh", "-ex")
-    sort: tuple[str, ...] = ("sort",)
-    setup_script: str = ""  # name in the working directory of the setup wrapper
+    python_path: tuple[Word, ...] = ()  # names in the working directory, put on PYTHONPATH
+    task_python: tuple[Word, ...] = ()  # run tasks with this interpreter, as subprocesses
+    sh: tuple[Word, ...] = ("/bin/sh", "-ex")
+    sort: tuple[Word, ...] = ("sort",)
+    setup_script: Word = ""  # name in the working directory of the setup wrapper
     job_class: str = ""  # qualified name of the class in the job file; empty: the one that the file runs
     skip_bad_records: Count = 0  # how many records that fail their mapper may be left out
     stored: bool = False  # client and workers share no files: bundle, inputs and output go through the store
     bundle_bytes: Count = 0  # size of the bundle, when it is stored
-    reuse: str = ""  # directory with spools of an earlier run of this job
+    reuse: Word = ""  # directory with spools of an earlier run of this job
 
 
 # --- agent to coordinator --------------------------------------------------------------------
@@ -352,6 +355,7 @@ class Launch(Message, frozen=True):
     partitions: Count  # of the output; 0: the output is a file
     owners: tuple[str, ...]  # shuffle endpoint of each partition's owner; "": nobody wants the partition
     tasks: Count  # in this stage
+    input_bytes: Count = 0  # that the partition holds, if it is whole
     replay: bool = False  # do not run the job: deliver what the kept spool of the task holds
     careful: bool = False  # an attempt crashed: note each record before it is processed
     skip: tuple[RecordAt, ...] = ()  # records to leave out

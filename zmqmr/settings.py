@@ -14,10 +14,22 @@ from typing import Any
 from zmqmr.errors import SettingsError
 
 MIB = 1024**2
+MOST = 1024**4  # of any number or size
+MOST_SECONDS = 1_000_000  # of any time: what the system's calls that wait can take
+SMALLEST_TASK = 128 * MIB  # address space with which a task of any job can begin
+SHORTEST_TIMEOUT = 0.3  # seconds of silence after which a worker may be given up
+
+_MAY_BE_ZERO = {"status_port", "task_memory_bytes", "state_days", "state_bytes", "store_bytes"}
+_LIMITS = {
+    "status_port": 65535,
+    "max_attempts": 1000,
+    "max_partitions": 100_000,
+    "frames_in_flight": 1_000_000,
+    "frame_bytes": 8 * MIB,
+}
 
 # Read by the start-up hook and the tests' tools, before or beside any Settings object.
 _OTHER_VARIABLES = {"ZMQMR_NO_HOOK"}
-_MAY_BE_ZERO = {"status_port", "task_memory_bytes", "state_days", "state_bytes", "store_bytes"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +58,7 @@ class Settings:
     stderr_bytes: int = 1 * MIB  # of a task's standard error kept, from its end
     max_counters: int = 10_000  # counters of one job
     worker_wait_seconds: float = 60.0  # a job waits this long for a worker
-    state_directory: str = (
-        ""  # of records and repro bundles; empty: zmqmr in XDG_STATE_HOME or ~/.local/state
-    )
+    state_directory: str = ""  # of records and bundles; empty: zmqmr in XDG_STATE_HOME or ~/.local/state
     state_days: float = 7.0  # what is kept of jobs that ended goes when it is older
     state_bytes: int = 10 * 1024 * MIB  # of intermediate data and repro bundles kept; the oldest go first
     status_port: int = 2680  # 0: no status page
@@ -120,23 +130,65 @@ class Settings:
     def _check(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            low = 0 if field.name in _MAY_BE_ZERO else 1e-3
-            if isinstance(value, int | float) and value < low:
-                raise SettingsError(f"ZMQMR_{field.name.upper()}={value} is too small")
-            if isinstance(value, float) and not math.isfinite(value):
-                raise SettingsError(f"ZMQMR_{field.name.upper()}={value} must be a finite number")
-        if self.status_port > 65535:
-            raise SettingsError("ZMQMR_STATUS_PORT must be 0 to 65535")
-        if self.split_floor_bytes > self.split_bytes:
-            raise SettingsError("ZMQMR_SPLIT_FLOOR_BYTES must not exceed ZMQMR_SPLIT_BYTES")
+            if isinstance(value, int | float):
+                _check_range(f"ZMQMR_{field.name.upper()}", value, field.name)
         if not re.fullmatch(r"[1-9]\d*[%bKMGT]?", self.sort_memory):
             raise SettingsError(
                 f"ZMQMR_SORT_MEMORY={self.sort_memory!r} is not a size that GNU sort takes, such as 64M"
             )
+        self._check_sizes()
+        self._check_attempts_and_times()
+
+    def _check_sizes(self) -> None:
+        """Refuse sizes that contradict each other, by name."""
+        if self.split_floor_bytes > self.split_bytes:
+            raise SettingsError("ZMQMR_SPLIT_FLOOR_BYTES must not exceed ZMQMR_SPLIT_BYTES")
+        if self.frame_bytes > self.hold_bytes:
+            raise SettingsError(
+                "ZMQMR_FRAME_BYTES must not exceed ZMQMR_HOLD_BYTES:"
+                " an agent could not hold a single frame in memory"
+            )
+        if 0 < self.task_memory_bytes < SMALLEST_TASK:
+            raise SettingsError(
+                f"ZMQMR_TASK_MEMORY_BYTES={self.task_memory_bytes} is too small: no Python process with mrjob"
+                f" fits; give at least {SMALLEST_TASK}, or 0 for no limit"
+            )
+        if 0 < self.task_memory_bytes < 2 * self.max_line_bytes:
+            raise SettingsError(
+                "ZMQMR_TASK_MEMORY_BYTES must be at least twice ZMQMR_MAX_LINE_BYTES:"
+                " a task could not read the longest line that is allowed; raise the one or lower the other"
+            )
+
+    def _check_attempts_and_times(self) -> None:
+        """Refuse numbers of attempts, and times, that contradict each other, by name."""
         if self.exclude_failures >= self.max_attempts > 1:
             raise SettingsError(
                 "ZMQMR_EXCLUDE_FAILURES must be less than ZMQMR_MAX_ATTEMPTS:"
                 " otherwise a failed task would never be tried on another worker"
             )
-        if self.frame_bytes > 8 * MIB:
-            raise SettingsError("ZMQMR_FRAME_BYTES must not exceed 8 MiB")
+        if self.heartbeats_missed < 2:
+            raise SettingsError(
+                "ZMQMR_HEARTBEATS_MISSED must be at least 2: with 1 a heartbeat that is a little late"
+                " loses a worker that is alive"
+            )
+        if self.worker_timeout_seconds < SHORTEST_TIMEOUT:
+            raise SettingsError(
+                f"ZMQMR_HEARTBEAT_SECONDS times ZMQMR_HEARTBEATS_MISSED must be at least {SHORTEST_TIMEOUT}"
+                " seconds: the coordinator looks at the time ten times a second"
+            )
+        if self.worker_wait_seconds < self.heartbeat_seconds:
+            raise SettingsError(
+                "ZMQMR_WORKER_WAIT_SECONDS must be at least ZMQMR_HEARTBEAT_SECONDS: a worker that was given"
+                " up learns of it with its next heartbeat, and the job would not wait for it"
+            )
+
+
+def _check_range(variable: str, value: float, name: str) -> None:
+    """Refuse a number that no part of zmqmr, or of what it calls, could take."""
+    if not math.isfinite(value):
+        raise SettingsError(f"{variable}={value} must be a finite number")
+    if value < (0 if name in _MAY_BE_ZERO else 1e-3):
+        raise SettingsError(f"{variable}={value} is too small")
+    limit = _LIMITS.get(name, MOST_SECONDS if name.endswith("_seconds") else MOST)
+    if value > limit:
+        raise SettingsError(f"{variable} must not exceed {limit:,}")

@@ -164,3 +164,13 @@ def test_both_classes_of_the_nline_input_format_are_known():
     assert is_nline(LIB + "NLineInputFormat")
     assert is_nline("org.apache.hadoop.mapreduce.lib.input.NLineInputFormat")
     assert not is_nline(LIB + "CombineTextInputFormat")
+
+
+def test_a_task_timeout_leaves_time_to_report_progress() -> None:
+    slow = Settings(progress_seconds=2.0)
+    for given in ("1", "2000"):
+        with pytest.raises(UsageError, match="ZMQMR_PROGRESS_SECONDS"):
+            interpret({"mapreduce.task.timeout": given}, slow, partitioner="", sort_values=False)
+    for given, seconds in (("2001", 2.001), ("0", 0)):
+        conf = interpret({"mapreduce.task.timeout": given}, slow, partitioner="", sort_values=False)
+        assert conf.timeout_seconds == seconds

@@ -240,3 +240,28 @@ def test_escapes_say_what_was_there():
     assert printable("a\n\té") == "a\n\té"
     assert cut("abcdef", 5) == "ab..."
     assert cut("abcde", 5) == "abcde"
+
+
+def test_the_story_of_a_task_is_told_with_its_failure(lines: list[str]) -> None:
+    events = [f"{number * 7.5:.3f} event {number}" for number in range(13)]
+    message = AttemptReport(
+        "job", "host1", 1, "map-0-00003", 2, 4, True, Failure("it broke"), story=(*events, "no time\x1b")
+    )
+    explained = explain(message, 2).split("\n")
+    begin = explained.index("  what happened to the task, in minutes and seconds since the job began:")
+    assert explained[begin + 1] == "    ... 4 earlier events"
+    assert explained[begin + 2] == "     0:30.0  event 4"
+    assert explained[begin + 10] == "     1:30.0  event 12"
+    assert explained[begin + 11] == "             no time\\x1b"
+    assert len(explained) == begin + 12
+    assert "what happened" not in explain(report(), 2)
+
+
+def test_standard_input_has_its_name_in_all_that_is_said(lines: list[str]) -> None:
+    shown = Progress(1, standard_input="/tmp/x/STDIN", stream=io.StringIO())
+    shown(
+        report(path="/tmp/x/STDIN", offset=3, stderr="cannot read /tmp/x/STDIN", reason="/tmp/x/STDIN ends")
+    )
+    assert "while reading standard input at byte 3" in lines[0]
+    assert "/tmp" not in lines[0]
+    assert shown.known("map-0 failed: /tmp/x/STDIN ends") == "map-0 failed: standard input ends"

@@ -1,5 +1,6 @@
 """Which earlier job is taken up, and what is said of it."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ from zmqmr.client import resume
 from zmqmr.client.records import Input, Record, Records
 from zmqmr.data import places
 from zmqmr.errors import UsageError
+
+COMMAND = ("/w.py", ["in"])
 
 
 @pytest.fixture
@@ -32,7 +35,7 @@ def record(job: str, **fields: object) -> Record:
         "label": "words",
         "script": "/w.py",
         "arguments": ["in"],
-        "cwd": "/",
+        "cwd": os.getcwd(),
         "begun": 100.0,
         "state": "failed",
         "inputs": [Input("/in", 3, 4)],
@@ -60,10 +63,10 @@ def test_how_a_command_is_run_does_not_make_it_another_one(argv: list[str]) -> N
 def test_the_newest_run_of_the_same_command_is_found(known: Records) -> None:
     for number, fields in enumerate(({}, {}, {"arguments": ["other"]}, {"cwd": "/tmp"}, {"script": "/x.py"})):
         known.write(record(f"job{number}", begun=100.0 + number, **fields))
-    assert resume.find(record("new"), "", known).record.job == "job1"
-    assert resume.find(record("new"), "job3", known).record.job == "job3"
+    assert resume.find(COMMAND, "", known).record.job == "job1"
+    assert resume.find(COMMAND, "job3", known).record.job == "job3"
     with pytest.raises(UsageError, match="no earlier run"):
-        resume.find(record("new", arguments=["never"]), "", known)
+        resume.find(("/w.py", ["never"]), "", known)
 
 
 @pytest.mark.parametrize(
@@ -76,12 +79,12 @@ def test_the_newest_run_of_the_same_command_is_found(known: Records) -> None:
 def test_a_job_that_left_nothing_to_do_is_refused(known: Records, fields: dict[str, str], says: str) -> None:
     known.write(record("old", **fields))
     with pytest.raises(UsageError, match=says):
-        resume.find(record("new"), "", known)
+        resume.find(COMMAND, "", known)
 
 
 def test_what_is_used_again_is_said(known: Records, data: str) -> None:
     known.write(record("old", data=data, state="killed"))
-    earlier = resume.find(record("new"), "", known)
+    earlier = resume.find(COMMAND, "", known)
     assert earlier.usable(record("new"))
     (line,) = earlier.explain(record("new"))
     assert line.startswith("resuming old, which killed")
@@ -114,7 +117,7 @@ def test_why_the_rest_is_not_used_is_said(
     known: Records, data: str, fields: dict[str, object], says: str, usable: bool
 ) -> None:
     known.write(record("old", data=data))
-    earlier = resume.find(record("new"), "", known)
+    earlier = resume.find(COMMAND, "", known)
     new = record("new", **fields)
     assert earlier.usable(new) is usable
     assert says in earlier.explain(new)[-1]
@@ -122,15 +125,15 @@ def test_why_the_rest_is_not_used_is_said(
 
 def test_settings_that_no_output_depends_on_are_no_reason(known: Records, data: str) -> None:
     known.write(record("old", data=data, settings={"status_port": "1"}))
-    assert len(resume.find(record("new"), "", known).explain(record("new"))) == 1
+    assert len(resume.find(COMMAND, "", known).explain(record("new"))) == 1
 
 
 def test_two_commands_do_not_take_up_the_same_job(known: Records, data: str) -> None:
     known.write(record("old", data=data))
-    first = resume.find(record("new"), "", known)
+    first = resume.find(COMMAND, "", known)
     with pytest.raises(UsageError, match="being resumed"):
-        resume.find(record("new"), "", known)
+        resume.find(COMMAND, "", known)
     first.succeeded("new")
     assert not Path(data).exists()
     with pytest.raises(UsageError, match="was resumed by new"):
-        resume.find(record("new"), "", known)
+        resume.find(COMMAND, "", known)

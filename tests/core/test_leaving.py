@@ -1,8 +1,9 @@
 """Workers that are to leave, and what a scheduler without jobs is made of again."""
 
-from core.driver import CLIENT, Driver, snapshot
+from core.driver import CLIENT, WORKER_TIMEOUT, Driver, snapshot
 from core.strategies import MAP_REDUCE, make_spec
 from core.test_scheduler import MAP, REDUCE, driver
+from msgspec.structs import replace
 
 from zmqmr.core.events import ClientAttached, JobSubmitted, WorkerDrained
 from zmqmr.core.scheduler import Scheduler
@@ -66,3 +67,23 @@ def test_the_summary_makes_a_scheduler_without_jobs_again() -> None:
     assert again.workers == drive.scheduler.workers
     (command,) = again.handle(ClientAttached(b"late", "job"), drive.now)
     assert isinstance(command.message, JobEnded) and command.message == drive.ended["job"]
+
+
+def test_f12_records_that_cannot_be_delivered_are_tried_from_another_worker_then_fail_the_job() -> None:
+    drive = driver(make_spec(MAP_REDUCE), w0=1, w1=1)
+    tried = []
+    while not drive.ended:
+        worker, _, launch = drive.newest(MAP)
+        tried.append(worker)
+        report = replace(drive.done_message(drive.newest(MAP)), undelivered=(0,))
+        drive.report(worker, report)
+        if drive.ended:
+            break
+        drive.confirm_all(launch)
+        drive.beat()
+        drive.now += WORKER_TIMEOUT + 0.1
+        drive.beat()
+        drive.tick()
+    assert len(tried) == 4 and tried[0] == tried[1] and set(tried) == {"w0", "w1"}
+    assert drive.ended["job"].state == "failed"
+    assert f"from host host-{tried[-1]} to host host-" in drive.ended["job"].reason

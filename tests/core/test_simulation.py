@@ -129,6 +129,10 @@ class Agent:
             self.world.later(0.01, lambda: self._replay(launch))
             return
         records = self._input(launch)
+        if launch.task.startswith("reduce") and len(records) != launch.input_bytes:
+            self._drop_partition(launch)
+            self._end_attempt(launch.task, launch.attempt, "its partition is not whole", damaged=True)
+            return
         seconds = self.world.random.expovariate(1.0) * (30 if self.world.chance(0.05) else 1)
         self.world.later(seconds, lambda: self._finish(launch, records))
         if self.world.chance(0.2):
@@ -150,8 +154,7 @@ class Agent:
             self._end_attempt(*key, "bad luck")
             return
         if launch.source is not None and self.world.may_fail(launch.task, 0.05):
-            self.partitions.pop((launch.source, launch.number), None)
-            self.applied -= {each for each in self.applied if each[::2] == (launch.source, launch.number)}
+            self._drop_partition(launch)
             self._end_attempt(*key, "its input is not what was written", damaged=True)
             return
         step = str(launch.links[0][0] if launch.links else 0)
@@ -164,6 +167,11 @@ class Agent:
         else:
             self.output[key] = records
         self.report(report)
+
+    def _drop_partition(self, launch: Launch) -> None:
+        assert launch.source is not None
+        self.partitions.pop((launch.source, launch.number), None)
+        self.applied -= {each for each in self.applied if each[::2] == (launch.source, launch.number)}
 
     def _replay(self, launch: Launch) -> None:
         if not self.alive or (launch.task, launch.attempt) not in self.running:
@@ -274,7 +282,7 @@ class World:
         self.ended: list[JobEnded] = []
         self.agents: dict[str, Agent] = {}  # alive, by name
         self.drives: dict[str, dict[str, Spool]] = {}  # of the hosts
-        self.registered: dict[str, Agent] = {}  # whom the coordinator means by a name
+        self.registered: dict[tuple[str, int], Agent] = {}  # whom the coordinator means by a name and epoch
         self.lose_frames = self.chance(0.3)
         self._failures: Counter[str] = Counter()
         self._deaths = 0
@@ -339,7 +347,10 @@ class World:
             if isinstance(command.message, JobEnded):
                 self.ended.append(command.message)
             return
-        agent = self.registered[command.worker]
+        worker = self.scheduler.workers.get(command.worker)
+        if worker is None:
+            return
+        agent = self.registered[command.worker, worker.epoch]
         message = command.message
 
         def arrive() -> None:
@@ -354,7 +365,7 @@ class World:
         agent = self.agents[name] = Agent(self, name, next(self._epochs), slots)
 
         def arrive() -> None:
-            self.registered[name] = agent
+            self.registered[name, agent.epoch] = agent
             self._handle(WorkerJoined(name, agent.epoch, name, slots, agent.endpoint))
 
         self.deliver(name, "", arrive)  # one life of a worker after the other

@@ -254,8 +254,8 @@ def test_f36_what_is_wrong_before_the_job_begins_is_said_by_the_command_itself(
 def test_f37_a_job_that_was_lost_is_resumed(
     place: FaultPlace, shell: Shell, words: Path, tmp_path: Path, expected: Result, how: str
 ) -> None:
-    run = start(place, shell, words, FOR_EVER, tmp_path / "out")
-    run.await_executions(1)
+    run = start(place, shell, words, SLOW, tmp_path / "out")
+    run.await_executions(6)
     job = shell.await_job()
     victims = [run.process.pid]
     if how == "all at one stroke":
@@ -268,15 +268,18 @@ def test_f37_a_job_that_was_lost_is_resumed(
     assert shell.zmqmr("attach", job).returncode == 3
 
     (place.notes / "executions").unlink()
-    again = start(place, shell, words, ["--resume-from", job], tmp_path / "again")
+    again = start(place, shell, words, ["--resume", *SLOW], tmp_path / "out")
     result = again.end()
     assert result.rc == 0, result.stderr
     assert f"resuming {job}, which lost" in result.stderr
-    assert result.lines == expected.lines
+    assert "finished tasks" in result.stderr
+    assert (result.lines, result.counters) == (expected.lines, expected.counters)
+    assert len(again.executions("mapper")) <= 12 - 3, "finished tasks were run again"
     assert [each["state"] for each in shell.jobs()] == ["succeeded", "lost"]
     assert shell.show(job)["resumed_by"] == shell.jobs()[0]["job"]
     assert shell.zmqmr("gc").returncode == 0
     place.assert_nothing_left()
+    assert os.listdir(place.temporary) == []
 
 
 def test_f37_the_same_command_with_resume_takes_up_its_newest_failed_run(

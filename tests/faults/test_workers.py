@@ -2,13 +2,14 @@
 
 import os
 import signal
+import socket
 import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from differential.harness import Result
-from faults.nemesis import MANY_TASKS, FaultPlace, Run, chance, is_alive, stop_for
+from faults.nemesis import MANY_TASKS, FaultPlace, Run, chance, is_alive, oracle, stop_for
 from process.places import wait_until
 
 BRISK = MANY_TASKS | {"ZMQMR_HEARTBEAT_SECONDS": "0.2"}  # a silent worker is given up after a second
@@ -87,3 +88,58 @@ def test_f4_a_frozen_executor_is_replaced(
     result = run.assert_same_as(expected)
     assert "mapreduce.task.timeout" in result.stderr
     assert not is_alive(executor)
+
+
+def test_f5_an_agent_that_hangs_while_its_sockets_live_is_given_up_and_replaced(
+    place: FaultPlace, tmp_path: Path
+) -> None:
+    """It hangs for real: the repro bundle that it writes of a failed attempt is a pipe that nobody reads."""
+    text = tmp_path / "text.txt"
+    text.write_text("".join(f"w{n % 17} v{n % 5}\n" for n in range(150)) + "bad luck\n")
+    state = tmp_path / "state"
+    settings = BRISK | {"ZMQMR_STATE_DIRECTORY": str(state), "ZMQMR_PROGRESS_SECONDS": "0.1"}
+    run = Run(place, tmp_path / "out", [text], [*SLOW, "--how", "exception"], settings)
+    agent = run.await_one("agent")
+    wait_until(lambda: any(place.temporary.glob("**/agent/*/work")), run.story)
+    job = next(place.temporary.glob("**/agent/*/work")).parent.name
+    (state / "repro").mkdir(parents=True)
+    for number in range(10):
+        os.mkfifo(state / "repro" / f"{job}-map-0-{number:05d}.tar.part")
+    (shuffle,) = (path for path in run.sockets() if path.name == "shuffle-1")
+    given_up = "does not answer and is ended"
+    greeted = 0
+    while given_up not in run.said():
+        assert run.process.poll() is None, run.story()
+        greeted = max(greeted, _greeting(shuffle))
+        time.sleep(0.05)
+    assert greeted, "its sockets were dead too"
+    wait_until(lambda: not is_alive(agent), run.story)
+    run.assert_same_as(oracle([text]))
+
+
+def _greeting(path: Path) -> int:
+    """How many bytes ZeroMQ says to one who connects."""
+    with socket.socket(socket.AF_UNIX) as stranger:
+        stranger.settimeout(0.2)
+        try:
+            stranger.connect(str(path))
+            return len(stranger.recv(64))
+        except OSError:
+            return 0
+
+
+def test_f29_a_task_that_takes_its_agent_down_each_time_ends_the_job(
+    place: FaultPlace, tmp_path: Path
+) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text(
+        "".join(f"w{n % 17} v{n % 5}\n" for n in range(300)) + "bad luck\n" + "more words\n" * 300
+    )
+    args = ["--how", "kill_agent", "--times", "9", "--num-cores", "1"]
+    run = Run(place, tmp_path / "out", [text], args)
+    result = run.assert_failed("3 workers were lost while they ran map-0-")
+    launched = [task for task, _, _ in run.executions("mapper")]
+    number = int(launched[-1].rpartition("_")[2])
+    assert f"while they ran map-0-{number:05d}" in result.stderr
+    assert launched.count(launched[-1]) == 3
+    assert number > 0, "no task ran before it, and queued ones behind it cannot be told apart"

@@ -41,6 +41,13 @@ def hang():
         pass
 
 
+def kill_agent():
+    """Kills its grandparent: the agent, which started the executor."""
+    with open(f"/proc/{os.getppid()}/stat") as file:
+        os.kill(int(file.read().rpartition(")")[2].split()[1]), signal.SIGKILL)
+    time.sleep(1000)
+
+
 def flood():
     line = b"noise " * 170 + b"\n"
     for _ in range(64):

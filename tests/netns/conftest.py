@@ -45,10 +45,11 @@ class Ring:
             WORDS, [self.words], output, (*tell, *args), host=host, **options
         )
 
-    def executions(self) -> list[str]:
-        """The attempts that began, in order: attempt ids of mrjob."""
+    def executions(self, kind: str = "") -> list[str]:
+        """The attempts that began, in order: attempt ids of mrjob. `kind`: mapper or reducer."""
         path = self.place.notes / "executions"
-        return [line.split()[1] for line in path.read_text().splitlines()] if path.exists() else []
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [line.split()[1] for line in lines if line.startswith(kind)]
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from pathlib import Path
 from differential.harness import Result, run_stock
 from faults.nemesis import WORDS, is_alive
 from netns.conftest import Ring
-from netns.services import wait_seconds
 from process.places import wait_until
 
 EXIT_UNREACHABLE = 3
@@ -82,29 +81,32 @@ def test_f12_workers_that_do_not_reach_each_other_leave_the_work_to_one_that_rea
 ) -> None:
     ring.wires.silence("w0", "w1")
     try:
-        job = ring.submit()
-        ended = job.assert_same_as(expected, ring.cluster)
+        job = ring.submit(split=2400)
+        job.assert_same_as(expected, ring.cluster)
     finally:
         ring.wires.unsilence("w0", "w1")
-    assert any("does not answer" in failure for failure in ended["failures"]), ended["failures"]
+    tasks = [attempt.rpartition("_")[0] for attempt in ring.executions("mapper")]
+    assert len(set(tasks)) < len(tasks), "no task was run elsewhere"
 
 
-def test_f12_a_job_that_no_worker_can_run_for_lack_of_connections_fails_and_names_both_ends(
-    ring: Ring,
+def test_f12_a_job_whose_workers_do_not_reach_each_other_at_all_ends_right_or_says_which_hosts(
+    ring: Ring, expected: Result
 ) -> None:
+    """A task that happens to be tried on every owner of its partitions delivers all; four tries are all."""
     pairs = [("w0", "w1"), ("w1", "w2"), ("w2", "w0")]
     for one, other in pairs:
         ring.wires.silence(one, other)
     try:
-        ended = ring.submit(split=8000).end()
+        job = ring.submit(split=8000)
+        ended = job.end()
     finally:
         for one, other in pairs:
             ring.wires.unsilence(one, other)
-    assert ended["state"] == "failed"
-    addresses = {name: ring.wires.hosts[name].address for name in ("w0", "w1", "w2")}
-    last = ended["failures"][-1]
-    assert any(f"on {name}: " in last for name in addresses), last
-    assert any(address in last for address in addresses.values()), last
+    if ended["state"] == "succeeded":
+        job.assert_same_as(expected, ring.cluster)
+    else:
+        named = [name for name in ("w0", "w1", "w2") if f"host {name}" in ended["reason"]]
+        assert ended["state"] == "failed" and len(named) == 2, ended["reason"]
 
 
 def test_f13_a_slow_link_loses_no_worker(ring: Ring, tmp_path: Path) -> None:
@@ -112,7 +114,7 @@ def test_f13_a_slow_link_loses_no_worker(ring: Ring, tmp_path: Path) -> None:
     text.write_text("".join(f"{n * 7919 % 100003:x} {n * 104729 % 100003:x} x\n" for n in range(16_000)))
     expected = run_stock(WORDS, (), [text])
     ring.words = text
-    ring.wires.slow("w2", "1mbit")
+    ring.wires.slow("w2", "200kbit")
     try:
         job = ring.submit(split=30_000)
         ended = job.assert_same_as(expected, ring.cluster)
@@ -138,19 +140,6 @@ def test_f4_a_worker_that_was_stopped_is_refused_when_it_goes_on_and_begins_anew
     wait_until(lambda: not is_alive(agent))
     ring.cluster.again("w1")
     job.assert_same_as(expected, ring.cluster)
-
-
-def test_f3_a_worker_that_was_stopped_for_less_than_its_limit_is_not_given_up(
-    ring: Ring, expected: Result
-) -> None:
-    job = ring.submit(*SLOW_MAPS)
-    await_begun(ring)
-    agent = ring.cluster.services["w1"].pid()
-    os.kill(agent, signal.SIGSTOP)
-    wait_seconds(1)
-    os.kill(agent, signal.SIGCONT)
-    job.assert_same_as(expected, ring.cluster)
-    assert len(ring.executions()) == len(set(ring.executions()))
 
 
 def test_f7_a_coordinator_that_was_killed_takes_the_job_up_where_it_was(ring: Ring, expected: Result) -> None:

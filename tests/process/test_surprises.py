@@ -148,9 +148,11 @@ def _word_count(inputs: Path, args: list[str], environ: dict[str, str]) -> Resul
 
 def test_a_job_that_no_coordinator_takes_is_refused_at_once(letters: Path) -> None:
     refused = _word_count(letters, [], {"ZMQMR_MAX_ATTEMPTS": "2000000"})
-    assert refused.rc == 2 and "cannot be submitted" in refused.stderr
+    assert refused.rc == 2 and "ZMQMR_MAX_ATTEMPTS must not exceed" in refused.stderr
     refused = _word_count(letters, ["--skip-bad-records", "-1"], {})
     assert refused.rc == 2 and "skip_bad_records" in refused.stderr
+    refused = _word_count(letters, ["--skip-bad-records", "1", "-D", "mapreduce.map.maxattempts=2"], {})
+    assert refused.rc == 2 and "--skip-bad-records needs 3 attempts" in refused.stderr
     refused = _word_count(letters, ["--cmdenv", os.fsdecode(b"X=\xff")], {})
     assert refused.rc == 2 and "Traceback" not in refused.stderr
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from differential.harness import SMALL, Result, job_path, plain_environ, run
 
 DEADLINE_SECONDS = 60.0
-QUICK = {"ZMQMR_HEARTBEAT_SECONDS": "0.3", "ZMQMR_WORKER_WAIT_SECONDS": "30"}
+QUICK = {"ZMQMR_HEARTBEAT_SECONDS": "0.3", "ZMQMR_ANSWER_SECONDS": "3", "ZMQMR_WORKER_WAIT_SECONDS": "30"}
 
 
 def free_ports(count: int = 1) -> int:

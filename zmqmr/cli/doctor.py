@@ -29,7 +29,13 @@ class Finding:
 
 def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `doctor` to the parser of `zmqmr`."""
-    parser = commands.add_parser("doctor", help="check that this machine can run jobs")
+    parser = commands.add_parser(
+        "doctor",
+        help="check that this machine can run jobs",
+        description="Check Python, the libraries, mrjob and its hook, GNU sort, the space for temporary"
+        " files and the ZMQMR_ variables. Each finding that is not ok says what to do.",
+        epilog="Exit status: 0 jobs can run, perhaps with warnings; 1 something failed.",
+    )
     parser.set_defaults(run=run)
 
 

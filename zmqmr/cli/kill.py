@@ -51,7 +51,9 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.force and now.state == "lost":
         now.state, now.reason = "killed", "killed by zmqmr kill --force"
-        settle(now, records, time.time())
+        deadline = time.monotonic() + _END_SECONDS
+        while not settle(now, records, time.time()) and time.monotonic() < deadline:
+            time.sleep(0.05)  # what the agent had started ends a moment after it
     if args.json:
         print_json({"job": now.job, "state": now.state, "reason": now.reason})
     else:

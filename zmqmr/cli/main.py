@@ -27,7 +27,12 @@ from zmqmr.errors import EXIT_INTERRUPTED, EXIT_JOB_FAILED, ZmqmrError
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; its exit status. Wrong usage ends the process with status 2, as argparse does."""
-    parser = argparse.ArgumentParser(prog="zmqmr", description="Run mrjob jobs over ZeroMQ.")
+    parser = argparse.ArgumentParser(
+        prog="zmqmr",
+        description="Run mrjob jobs over ZeroMQ: all there is besides running one, `zmqmr-run JOB.py`.",
+        epilog="`zmqmr COMMAND --help` says more. Exit status: 0 done, 1 something failed, 2 wrong usage or"
+        " input, 3 the coordinator was lost, 130 interrupted. Settings are ZMQMR_ variables: see the README.",
+    )
     parser.add_argument("--version", action="version", version=f"zmqmr {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     on_this_machine = (jobs, show, logs, attach, kill, gc, replay, drill, doctor)

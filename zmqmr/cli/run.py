@@ -27,7 +27,7 @@ Runs an mrjob job over ZeroMQ, on all cores of this machine. Without inputs it r
   zmqmr-run --resume JOB                     the same for a job of `zmqmr jobs`
 
 Exit status: 0 done, 1 the job failed, 2 wrong usage or input, 3 the coordinator was lost, 130 interrupted.
-`zmqmr doctor` checks this machine.
+A failure names a bundle: `zmqmr replay BUNDLE` runs the failed task alone. `zmqmr doctor` checks the machine.
 """
 
 

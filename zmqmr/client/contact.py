@@ -53,7 +53,9 @@ def follow(record: Record, records: Records, on_message: OnMessage) -> None:
 def cancel(record: Record, records: Records) -> JobEnded | None:
     """Kill a running job; None when its coordinator does not say that it ended."""
     with connection(record) as socket, contextlib.suppress(Gone):
-        return Follower(socket, record.job, lambda: check(record, records), lambda message: None).cancel()
+        return Follower(socket, record.job, lambda: check(record, records), lambda message: None).cancel(
+            may_be_new=True
+        )
     return None
 
 

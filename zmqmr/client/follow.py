@@ -35,6 +35,7 @@ _ASKED = 20  # times that the coordinator may not know the job
 _ASK_SECONDS = 0.1  # until it is asked again for a job that another client submits
 _ATTACH_SECONDS = 5.0  # between two words to a coordinator that is not silent: its client lives
 _CANCEL_SECONDS = 15.0  # for a cancelled job to end
+_ASK_AGAIN_SECONDS = 0.1  # to cancel a job that its coordinator does not know yet
 _QUIET_MILLISECONDS = 500  # without a message; then look whether the coordinator lives
 
 OnMessage = Callable[[JobUpdate | AttemptReport], None]
@@ -86,8 +87,9 @@ class Follower:
                 raise Left(self.job) from None
             raise
 
-    def cancel(self) -> JobEnded | None:
-        """Kill the job and wait for its end; None when it has not ended after 15 seconds, or is unknown."""
+    def cancel(self, may_be_new: bool = False) -> JobEnded | None:
+        """Kill the job and wait for its end; None when it has not ended after 15 seconds, or is unknown.
+        `may_be_new`: its own client may not have submitted it yet."""
         self._socket.send(encode(Cancel(self.job)))
         deadline = time.monotonic() + _CANCEL_SECONDS
         while time.monotonic() < deadline:
@@ -96,7 +98,11 @@ class Follower:
                 if isinstance(message, JobEnded):
                     return message
                 if isinstance(message, JobUnknown):
-                    return None
+                    if not may_be_new:
+                        return None
+                    self._check()
+                    time.sleep(_ASK_AGAIN_SECONDS)
+                    self._socket.send(encode(Cancel(self.job)))
             else:
                 self._check()
                 self._socket.send(encode(Cancel(self.job)))  # the first may have been lost

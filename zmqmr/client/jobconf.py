@@ -96,7 +96,7 @@ def interpret(
         split_max=conf.number(SPLIT_MAX) or 0,
         map_attempts=conf.number(MAP_ATTEMPTS, low=1, high=1000) or attempts,
         reduce_attempts=conf.number(REDUCE_ATTEMPTS, low=1, high=1000) or attempts,
-        timeout_seconds=_timeout(conf),
+        timeout_seconds=_timeout(conf, settings),
         compress=_compression(conf),
         lines_per_map=conf.number(LINES_PER_MAP, low=1) or 1,
         pack_files=conf.truth(PACK_FILES, True),
@@ -144,9 +144,17 @@ class _Conf:
         return text.strip().lower() == "true"
 
 
-def _timeout(conf: _Conf) -> float:
+def _timeout(conf: _Conf, settings: Settings) -> float:
     milliseconds = conf.number(TIMEOUT)
-    return 600.0 if milliseconds is None else milliseconds / 1000
+    if milliseconds is None:
+        return max(600.0, 2 * settings.progress_seconds)
+    if 0 < milliseconds <= settings.progress_seconds * 1000:
+        raise UsageError(
+            f"jobconf {TIMEOUT}={milliseconds} is not more than ZMQMR_PROGRESS_SECONDS"
+            f" ({settings.progress_seconds:g} seconds): tasks that work would be killed before they could"
+            " report; raise the one or lower the other"
+        )
+    return milliseconds / 1000
 
 
 def _compression(conf: _Conf) -> Literal["", "gz", "bz2"]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from zmqmr.client.jobconf import StepConf, interpret, is_nline
+from zmqmr.client.jobconf import MAP_ATTEMPTS, StepConf, interpret, is_nline
 from zmqmr.core.splits import one_file_splits, partition_count, plan_splits
 from zmqmr.data.inputs import nline_splits
 from zmqmr.data.outputs import local_path
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from zmqmr.client.runner import ZeroMQMRJobRunner
 
 STREAMING = "streaming"
+ATTEMPTS_TO_SKIP = 3  # of a task: one crashes, one finds the record, one fails on it again
 
 
 def check_step_types(steps: Sequence[Mapping[str, Any]]) -> None:
@@ -41,6 +42,11 @@ def interpret_steps(runner: "ZeroMQMRJobRunner", settings: Settings) -> tuple[St
             partitioner=runner._partitioner or "",
             sort_values=bool(runner._sort_values),
         )
+        if conf.map_attempts < ATTEMPTS_TO_SKIP and runner._opts["skip_bad_records"]:
+            raise UsageError(
+                f"--skip-bad-records needs {ATTEMPTS_TO_SKIP} attempts to find a record that fails, and step"
+                f" {number + 1} has {conf.map_attempts}; raise {MAP_ATTEMPTS} or ZMQMR_MAX_ATTEMPTS"
+            )
         if conf.reduces == 0 and "reducer" in step:
             raise UsageError(
                 f"step {number + 1} has a reducer, but mapreduce.job.reduces is 0; set 1 or more, or unset it"

@@ -46,6 +46,8 @@ class LocalCluster:
         self._children: dict[int, str] = {}  # pid -> what it is
         self._restarts: dict[str, int] = {}
         self._lives = 0  # of agents
+        self._joined = False  # the agent that there is has been a worker
+        self._alone_since: float | None = None  # when the coordinator gave it up
         self._lifeline = self._lifeline_end = -1  # the pipe that children watch, and its other end
 
     def __enter__(self) -> "LocalCluster":
@@ -124,16 +126,34 @@ class LocalCluster:
         from zmqmr.client.follow import Follower, client_identity
         from zmqmr.net.sockets import context, control_client
 
+        def watched(message: JobUpdate | AttemptReport) -> None:
+            if isinstance(message, JobUpdate):
+                self._watch_agent(message.workers)
+            on_message(message)
+
         self._job = spec.job
         zmq_context = context()
         socket = control_client(zmq_context, self._endpoint, client_identity())
         try:
-            follower = Follower(socket, spec.job, self._check_children, on_message)
+            follower = Follower(socket, spec.job, self._check_children, watched)
             follower.submit(spec)
             return follower.wait()
         finally:
             socket.close()
             zmq_context.term()
+
+    def _watch_agent(self, workers: int) -> None:
+        """End an agent that was given up and neither goes on nor ends: it hangs. Another takes its place."""
+        now = time.monotonic()
+        if workers:
+            self._joined, self._alone_since = True, None
+        elif self._joined and self._alone_since is None:
+            self._alone_since = now
+        elif self._alone_since is not None and now - self._alone_since > self.settings.worker_timeout_seconds:
+            log.warning("the agent process does not answer and is ended")
+            for pid in [pid for pid, what in self._children.items() if what == "agent"]:
+                os.kill(pid, signal.SIGKILL)
+            self._joined, self._alone_since = False, None
 
     def _check_children(self) -> None:
         """Start a child that has ended again; CoordinatorUnreachable when it ends too often."""

@@ -1,21 +1,29 @@
 """What the user sees while a job runs: one line that is rewritten on a terminal, log lines elsewhere."""
 
 import logging
+import re
 import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TextIO
+
+from msgspec.structs import replace
 
 from zmqmr.client.endings import is_shown, log
 from zmqmr.client.texts import cut, one_line, printable, size_words
-from zmqmr.messages import AttemptReport, JobUpdate, StageProgress
+from zmqmr.messages import AttemptReport, Failure, JobUpdate, StageProgress
 
 LOG_SECONDS = 10.0  # between two log lines about progress
 WAIT_SECONDS = 2.0  # a shorter wait, as for the first worker, is not worth a word
 SAME_FAILURES = 3  # of attempts that are run again, said one by one; then only with --verbose
 RECORD_CHARACTERS = 500  # of a record in an explanation
+STORY_LINES = 10  # of a task's story: its last events
+STORY_CHARACTERS = 200  # of one of them
+STANDARD_INPUT = "standard input"
+
+_STORY_LINE = re.compile(r"(\d+(?:\.\d+)?) (.*)", re.DOTALL)
 
 
 def explain(report: AttemptReport, steps: int) -> str:
@@ -36,7 +44,24 @@ def explain(report: AttemptReport, steps: int) -> str:
         if text.strip():
             lines.append(f"  {title}:")
             lines.extend("    " + line for line in printable(text.rstrip()).split("\n"))
+    lines += _story(report.story)
     return "\n".join(lines)
+
+
+def _story(events: Sequence[str]) -> list[str]:
+    """The last events of a task, each with its time since the job's start."""
+    if not events:
+        return []
+    lines = ["  what happened to the task, in minutes and seconds since the job began:"]
+    if len(events) > STORY_LINES:
+        lines.append(f"    ... {len(events) - STORY_LINES} earlier events")
+    for event in events[-STORY_LINES:]:
+        when, what = "", event
+        if timed := _STORY_LINE.fullmatch(event):
+            seconds = float(timed[1])
+            when, what = f"{int(seconds) // 60}:{seconds % 60:04.1f}", timed[2]
+        lines.append(f"    {when:>7}  {cut(one_line(what), STORY_CHARACTERS)}")
+    return lines
 
 
 def summary(report: AttemptReport, steps: int) -> str:
@@ -65,10 +90,13 @@ class Progress:
         steps: int,
         *,
         explain_failures: bool = True,
+        standard_input: str = "",
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
+        """`standard_input`: path of the file that holds what was read from there, which no user knows."""
         self._steps = steps
+        self._standard_input = standard_input
         self._explain = explain_failures
         self._clock = clock
         self._stream = sys.stderr if stream is None else stream
@@ -95,8 +123,27 @@ class Progress:
             self._stream.flush()
             self._drawn = False
 
+    def known(self, text: str) -> str:
+        """A text of the job's tasks with the names that the user knows."""
+        return text.replace(self._standard_input, STANDARD_INPUT) if self._standard_input else text
+
+    def _with_known_names(self, failure: Failure) -> Failure:
+        known = self.known
+        return replace(
+            failure,
+            reason=known(failure.reason),
+            path=known(failure.path),
+            traceback=known(failure.traceback),
+            stderr=known(failure.stderr),
+        )
+
     def _report(self, report: AttemptReport) -> None:
         self.close()
+        report = replace(
+            report,
+            failure=self._with_known_names(report.failure),
+            story=tuple(map(self.known, report.story)),
+        )
         if report.final:
             self.explained = report
             if self._explain:

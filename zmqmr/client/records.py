@@ -56,6 +56,7 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     stages: list[StageProgress] = []
     steps: int = 1
     output_dir: str = ""
+    step_output_dir: str = ""
     to_stdout: bool = False  # whether standard output is where the output goes
     detached: bool = False
     fetched: bool = False  # whether `zmqmr attach` has printed a detached job's output

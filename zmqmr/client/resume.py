@@ -4,12 +4,13 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from zmqmr import hook
 from zmqmr.client.garbage import settle
 from zmqmr.client.records import MAX_INPUTS, RESUMABLE, Record, Records, living
 from zmqmr.client.texts import one_line
-from zmqmr.data import places
+from zmqmr.data import outputs, places
 from zmqmr.data.spools import Shelf
 from zmqmr.errors import UsageError
 
@@ -90,6 +91,17 @@ class Earlier:
             lines.append(f"tasks that this concerns run again: {said}")
         return lines
 
+    def take_back_output(self) -> None:
+        """Remove what the job left in its output directories, if nobody was there to do it."""
+        for path in filter(None, (self.record.output_dir, self.record.step_output_dir)):
+            if self.record.state != "lost" or os.path.exists(os.path.join(path, outputs.SUCCESS)):
+                continue
+            with suppress(OSError):  # it is not there
+                lock = places.lock(path)
+                if lock >= 0:
+                    outputs.OutputDirectory(path).discard()  # it was empty when the job began
+                    os.close(lock)
+
     def succeeded(self, job: str) -> None:
         """The job that took it up is done: what it left is of no use any more."""
         places.remove(self.record.data)
@@ -106,16 +118,13 @@ class Earlier:
             self._lock = -1
 
 
-def find(new: Record, name: str, records: Records) -> Earlier:
-    """The job named `name`, or the newest that the same command left unfinished; UsageError without one."""
+def find(command: tuple[str, list[str]], name: str, records: Records) -> Earlier:
+    """The job named `name`, or the newest that the same command (see `command_line`) left unfinished in this
+    directory; UsageError without one."""
     if name:
         return Earlier(records.find(name), records)
-    same = [
-        record
-        for record in records.all()
-        if (record.script, record.arguments, record.cwd) == (new.script, new.arguments, new.cwd)
-        and record.job != new.job
-    ]
+    wanted = (*command, os.getcwd())
+    same = [each for each in records.all() if (each.script, each.arguments, each.cwd) == wanted]
     if not same:
         raise UsageError(
             "no earlier run of this command in this directory is known; run it without --resume,"

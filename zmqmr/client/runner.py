@@ -60,6 +60,8 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
         self._left = False  # whether the agent cleans up alone
         self._keeps = False  # whether a later job can use what is left of this one
         self._failed_step: int | None = None
+        self._progress: Progress
+        self._stdin_path: str | None
         self._output_dir: str | None
         self._local_tmp_dir: str | None
         self._setup_wrapper_script_path: str | None
@@ -198,11 +200,11 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
         with ExitStack() as undo:
             with nothing_started():
                 settings = Settings.from_environ()
+                earlier = self._earlier(settings, undo)
                 spec, step_output, output = self._prepare(settings, undo)
                 record = describe(self, spec, settings, self._data, self._prints)
-                earlier = self._take_up(record, settings, undo)
-                if earlier is not None and earlier.usable(record):
-                    spec = msgspec.structs.replace(spec, reuse=earlier.spools)
+                if earlier is not None:
+                    spec = self._take_up(earlier, record, spec)
             run = Run(spec, settings, Session(settings, record), step_output, output, earlier)
             if self._opts["detach"]:
                 self._detach(run, undo)
@@ -232,16 +234,22 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
                 self._raise_failed(ended)
             undo.pop_all()
 
-    def _take_up(self, record: Record, settings: Settings, undo: ExitStack) -> Earlier | None:
-        """The earlier job that is to be resumed, if one is; says what of it can be used."""
+    def _earlier(self, settings: Settings, undo: ExitStack) -> Earlier | None:
+        """The earlier job that is to be resumed, if one is."""
         if not self._opts["resume"] and not self._opts["resume_from"]:
             return None
-        earlier = resume.find(record, self._opts["resume_from"] or "", Records.of(settings))
+        name = self._opts["resume_from"] or ""
+        earlier = resume.find(resume.command_line(), name, Records.of(settings))
         undo.callback(earlier.close)
+        earlier.take_back_output()
+        return earlier
+
+    def _take_up(self, earlier: Earlier, record: Record, spec: JobSpec) -> JobSpec:
+        """The job with what of the earlier one can be used; says what that is."""
         record.resumes = earlier.record.job
         for line in earlier.explain(record):
             log.info("%s", line)
-        return earlier
+        return msgspec.structs.replace(spec, reuse=earlier.spools) if earlier.usable(record) else spec
 
     def _detach(self, run: Run, undo: ExitStack) -> None:
         """Let a process of its own follow the job, and say the job's id."""
@@ -354,7 +362,11 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
             progress(message)
 
         spec = run.spec
-        progress = Progress(len(spec.steps), explain_failures=self._opts["read_logs"] is not False)
+        progress = self._progress = Progress(
+            len(spec.steps),
+            explain_failures=self._opts["read_logs"] is not False,
+            standard_input=self._stdin_path or "",
+        )
         cluster = LocalCluster(run.settings, self._slots(), self._data, started)
         try:
             with cluster:
@@ -369,7 +381,7 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
         return ended
 
     def _raise_failed(self, ended: JobEnded) -> None:
-        reason = ended.reason or f"the job was {ended.state}"
+        reason = self._progress.known(ended.reason) or f"the job was {ended.state}"
         head, _, rest = reason.partition("\n")
         if rest:
             log.error("%s", "\n".join(map(one_line, reason.split("\n"))))

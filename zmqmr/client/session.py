@@ -108,6 +108,7 @@ def describe(
         begun=time.time(),
         steps=len(spec.steps),
         output_dir="" if in_output else spec.output_dir,
+        step_output_dir=spec.step_output_dir,
         to_stdout=to_stdout,
         detached=bool(runner._opts["detach"]),
         data=data,

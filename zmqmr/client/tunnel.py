@@ -3,6 +3,7 @@
 ssh ends with this process, however this process ends, and is started again when it ends by itself.
 """
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -20,6 +21,7 @@ CONNECT_SECONDS = 10
 START_SECONDS = 30.0  # for ssh to connect and forward
 RESTART_SECONDS = 1.0  # between two starts
 _END_SECONDS = 5.0
+_PREFIX = "zmqmr-ssh-"  # of directories with sockets
 _OPTIONS = {
     "BatchMode": "yes",
     "ConnectTimeout": str(CONNECT_SECONDS),
@@ -47,7 +49,10 @@ class Tunnel:
         self._started = 0.0
 
     def __enter__(self) -> "Tunnel":
-        self._directory = tempfile.mkdtemp(prefix="zmqmr-ssh-", dir=_short_directory())
+        _remove_abandoned()
+        self._directory = tempfile.mkdtemp(prefix=_PREFIX, dir=_short_directory())
+        self._lock = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(self._lock, fcntl.LOCK_SH)
         self.control = f"ipc://{self._directory}/control"
         self.store = f"ipc://{self._directory}/store"
         try:
@@ -140,6 +145,21 @@ class Tunnel:
         if self._said is not None:
             self._said.close()
         shutil.rmtree(self._directory, ignore_errors=True)
+        os.close(self._lock)
+
+
+def _remove_abandoned() -> None:
+    """Remove what clients that were killed have left: nobody has locked it any more."""
+    for entry in os.scandir(_short_directory()):
+        if not entry.name.startswith(_PREFIX) or entry.stat(follow_symlinks=False).st_uid != os.getuid():
+            continue
+        with suppress(OSError):
+            descriptor = os.open(entry.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(entry.path, ignore_errors=True)
+            finally:
+                os.close(descriptor)
 
 
 def _short_directory() -> str:

@@ -44,10 +44,12 @@ from zmqmr.messages import (
     Introduction,
     JobList,
     JobSummary,
+    JobUnknown,
     Leave,
     ListJobs,
     ListWorkers,
     Notice,
+    OpenJob,
     Refused,
     Register,
     Resync,
@@ -65,7 +67,8 @@ from zmqmr.net.notify import Notifier
 from zmqmr.net.sockets import context, control_server, receive, worker_identity
 from zmqmr.settings import Settings
 
-TICK_SECONDS = 0.1
+TICK_SECONDS = 0.1  # between two looks at what time has brought about ...
+TICK_SHARE = 0.05  # ... which take no more than this part of a processor
 FRAMES_A_TURN = 256
 LONG_JOURNAL = 2000  # events after which a journal is shortened when no job is live
 NAMED_ONCE = 1000  # peers whose bad messages were said
@@ -106,6 +109,7 @@ class Coordinator:
         self._note = note
         self._later = 0.0  # what the clock must be moved on so that it never goes back, after a reboot
         self._tick_at = 0.0
+        self._opening: tuple[Any, bytes] = (None, b"")  # the OpenJob that was encoded last
         self._written = 0  # events in the journal
         self._host = socket.gethostname()[:200]
         self._named: set[bytes] = set()
@@ -178,15 +182,9 @@ class Coordinator:
     def _handle(self, event: Event) -> None:
         """Decide about an event. Its commands wait until it is in the journal."""
         now = self._now()
-        written = not (_is_news_only(event) or self._is_known(event))
         self._commands += self._scheduler.handle(event, now)
-        if written:
+        if not _is_news_only(event):
             self._unwritten.append((now, event))
-
-    def _is_known(self, event: Event) -> bool:
-        """Whether a client only says again that it follows a job."""
-        job = self._scheduler.jobs.get(event.job) if isinstance(event, ClientAttached) else None
-        return job is not None and isinstance(event, ClientAttached) and event.client in job.clients
 
     def _carry_out_all(self) -> None:
         """First the journal, then the commands; a send that fails is one more event."""
@@ -257,16 +255,27 @@ class Coordinator:
             self._register(peer, message)
         elif isinstance(message, Submit):
             self._submit(peer, message)
+        elif isinstance(message, Cancel | Attach) and not self._knows(message.job):
+            self._send(peer, JobUnknown(message.job))  # no event: strangers' questions fill no journal
         elif isinstance(message, Cancel):
             self._handle(JobCancelled(message.job, "killed on request"))
         elif isinstance(message, Attach):
-            self._handle(ClientAttached(peer, message.job))
+            self._attach(peer, message.job)
         elif isinstance(message, ListJobs):
             self._send(peer, self._jobs())
         elif isinstance(message, ListWorkers | Drain):
             self._look_after(peer, message)
         else:
             self._report(peer, message)
+
+    def _attach(self, peer: bytes, name: str) -> None:
+        """A client asks again and again; only the first time is news for the journal."""
+        event = ClientAttached(peer, name)
+        job = self._scheduler.jobs.get(name)
+        if job is not None and peer in job.clients:
+            self._commands += self._scheduler.handle(event, self._now())
+        else:
+            self._handle(event)
 
     def _misfit_of(self, frame: bytes) -> str:
         """Why the sender of what cannot be decoded does not fit, if it introduces itself."""
@@ -280,6 +289,9 @@ class Coordinator:
             self._named.add(peer)
             text = "".join(sign if sign.isprintable() else "?" for sign in what[:1000])
             print(f"zmqmr coordinator: peer {ascii(peer)[2:-1]} {text}", file=sys.stderr, flush=True)
+
+    def _knows(self, job: str) -> bool:
+        return job in self._scheduler.jobs or job in self._scheduler.ended
 
     def _register(self, peer: bytes, message: Register) -> None:
         if reason := misfit(message, self._host):
@@ -377,8 +389,8 @@ class Coordinator:
             self._send(peer, Resync(worker.epoch) if worker.resuming else Beat(worker.epoch))
 
     def _tick(self) -> None:
-        if time.monotonic() >= self._tick_at:
-            self._tick_at = time.monotonic() + TICK_SECONDS
+        began = time.monotonic()
+        if began >= self._tick_at:
             for event in self._scheduler.due(self._now()):
                 self._handle(event)
             self._handle(Tick())
@@ -388,6 +400,8 @@ class Coordinator:
             self._notifier.alive()
             workers, jobs = len(self._scheduler.workers), len(self._scheduler.jobs)
             self._notifier.ready(f"{workers} workers, {jobs} jobs")
+            took = time.monotonic() - began  # which grows with the workers and what runs on them
+            self._tick_at = began + max(TICK_SECONDS, took / TICK_SHARE)
 
     # --- what goes out -----------------------------------------------------------------------
 
@@ -402,10 +416,18 @@ class Coordinator:
             self._note(command.message)
             self._send(command.client, command.message)
 
+    def _encoded(self, message: Any) -> bytes:
+        """A message as bytes; a job that is told to one worker after the other is encoded once."""
+        if not isinstance(message, OpenJob):
+            return encode(message)
+        if self._opening[0] is not message:
+            self._opening = message, encode(message)
+        return self._opening[1]
+
     def _send(self, peer: bytes, message: Any) -> bool:
         """False when the peer is gone or does not read."""
         try:
-            self._socket.send_multipart([peer, encode(message)], zmq.NOBLOCK)
+            self._socket.send_multipart([peer, self._encoded(message)], zmq.NOBLOCK)
         except zmq.ZMQError as error:
             if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 raise

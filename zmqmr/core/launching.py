@@ -130,11 +130,18 @@ class Launching(Cluster):
                 partitions=plan.partitions,
                 owners=self._endpoints(stage, task),
                 tasks=plan.tasks,
+                input_bytes=self._input_bytes(job, stage, task),
                 replay=replay,
                 careful=task.careful,
                 skip=task.skip,
             ),
         )
+
+    def _input_bytes(self, job: Job, stage: Stage, task: Task) -> int:
+        """What a reduce task's partition must hold: whatever went wrong, less or more is never read."""
+        if stage.plan.kind != "reduce" or stage.plan.source is None:
+            return 0
+        return job.stages[stage.plan.source].volume[task.number]
 
     def _endpoints(self, stage: Stage, task: Task) -> tuple[str, ...]:
         """Where the records of each partition go; "" for those that nobody needs or that have them."""

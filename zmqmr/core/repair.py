@@ -8,7 +8,7 @@ own input, which may have to be made again in the same way, down to the job's in
 
 from zmqmr.core.launching import Launching
 from zmqmr.core.state import Attempt, Job, Stage, Task, TaskState
-from zmqmr.messages import EndJob, EndStage, OpenJob
+from zmqmr.messages import EndJob, EndStage
 
 LOST_WHILE_EXECUTING = 3  # workers that a task may lose
 RESTARTS = 3  # of a job whose tasks yield other records each time
@@ -116,5 +116,5 @@ class Repair(Launching):
                 self._freed(self.workers[attempt.worker])
         for name in self.workers:
             self._tell(name, EndJob(job.spec.job))
-            self._tell(name, OpenJob(job.spec))
+            self._tell(name, job.opening)
         job.begin()

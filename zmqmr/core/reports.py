@@ -3,6 +3,7 @@
 from zmqmr.core.repair import Repair
 from zmqmr.core.state import NOTHING, Attempt, Job, Stage, Task, TaskState, Worker, signature
 from zmqmr.messages import (
+    LARGEST_COUNTER,
     AttemptDone,
     AttemptFailed,
     AttemptProgress,
@@ -86,6 +87,9 @@ class Reports(Repair):
                 " count fewer things or raise ZMQMR_MAX_COUNTERS"
             )
             self._end(job, "failed", reason)
+        elif not task.counted and (name := self._too_large(job, report)):
+            reason = f"the job's counter {name} exceeds {LARGEST_COUNTER}; count in larger units"
+            self._end(job, "failed", reason)
         elif stage.plan.partitions and task.signature not in (None, signature(report)):
             self._begin_anew(job, task)
         elif self._undelivered(worker, job, task, attempt, report):
@@ -159,6 +163,17 @@ class Reports(Repair):
         return known + new > self.max_counters and self._distinct_counters(job, report) > self.max_counters
 
     @staticmethod
+    def _too_large(job: Job, report: AttemptDone) -> str:
+        """The name of a counter that a message could not bear any more; "" if there is none."""
+        for step, groups in report.counters.items():
+            for group, names in groups.items():
+                known = job.counters[int(step)].get(group, {})
+                for name, amount in names.items():
+                    if abs(known.get(name, 0) + amount) > LARGEST_COUNTER:
+                        return f"{group}/{name}"
+        return ""
+
+    @staticmethod
     def _distinct_counters(job: Job, report: AttemptDone) -> int:
         distinct = {
             (str(step), group, name)
@@ -204,12 +219,17 @@ class Reports(Repair):
         assert report is not None
         missing = task.missing if task.missing is not None else frozenset(range(stage.plan.partitions))
         task.missing = missing - task.delivering or NOTHING
+        for count in report.frames:
+            if count.partition in task.delivering:
+                stage.volume[count.partition] += count.bytes
         task.delivering = NOTHING
         if not task.attempts:
             del job.active[task.name]
         job.changed = True
         if task.missing & stage.owned:
             task.state = TaskState.READY
+            if task.unreachable > 1 and stage.plan.source is None:
+                task.spool = None  # its worker has tried twice: another one may reach the owners
             if task.spool is None:
                 self._settle(job)
             else:

@@ -11,7 +11,6 @@ from zmqmr.messages import (
     Inventory,
     JobUnknown,
     Kill,
-    OpenJob,
 )
 
 
@@ -50,7 +49,7 @@ class Restart(Reports):
                 self._tell(worker.name, EndJob(name))
         for job in list(self.jobs.values()):
             if job.spec.job not in inventory.jobs or worker.name not in job.opened:
-                self._tell(worker.name, OpenJob(job.spec))
+                self._tell(worker.name, job.opening)
             self._reconcile_job(worker, job, inventory)
         for each in inventory.running:
             known = self.jobs.get(each.job)

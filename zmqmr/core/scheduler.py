@@ -42,10 +42,10 @@ from zmqmr.messages import (
     Inventory,
     Opened,
     OpenFailed,
-    OpenJob,
 )
 
 UPDATE_SECONDS = 0.2  # between two JobUpdates
+ASK_SECONDS = 5.0  # between two questions to a worker that has not opened a job
 COMMIT_SECONDS = 60.0  # from an attempt's end until its records must have arrived
 SLOW_FACTOR = 1.5  # times the median, as Hadoop and Spark have it: such an attempt is slow ...
 SLOW_SECONDS = 5.0  # ... but a shorter one is not worth a race
@@ -137,7 +137,7 @@ class Scheduler(Restart):
         )
         for job in self.jobs.values():
             job.changed, job.waiting_since = True, None
-            self._tell(event.worker, OpenJob(job.spec))
+            self._tell(event.worker, job.opening)
 
     def _worker_drained(self, event: WorkerDrained) -> None:
         if worker := self.workers.get(event.worker):
@@ -213,8 +213,9 @@ class Scheduler(Restart):
             self._client_attached(ClientAttached(event.client, name))
             return  # a client that asks twice wants one job
         job = self.jobs[name] = Job(event.spec, event.client, self._now, event.lease_seconds)
+        job.asked = self._now
         for worker in self.workers:
-            self._tell(worker, OpenJob(job.spec))
+            self._tell(worker, job.opening)
 
     def _job_cancelled(self, event: JobCancelled) -> None:
         if job := self.jobs.get(event.job):
@@ -275,8 +276,18 @@ class Scheduler(Restart):
                 job.waiting_since = None
             elif job.waiting_since is None:
                 job.waiting_since, job.changed = self._now, True
+            self._ask_again(job)
             if job.changed and self._now - job.updated >= UPDATE_SECONDS:
                 self._update(job)
+
+    def _ask_again(self, job: Job) -> None:
+        """A connection that was made anew may have lost the first word of a job, or the answer."""
+        if self._now - job.asked < ASK_SECONDS or len(job.opened) == len(self.workers):
+            return
+        job.asked = self._now
+        for worker in self.workers.values():
+            if worker.name not in job.opened and not worker.resuming:
+                self._tell(worker.name, job.opening)
 
     def _workers_missing(self, event: WorkersMissing) -> None:
         job = self.jobs.get(event.job)

@@ -13,6 +13,7 @@ from zmqmr.messages import (
     Counters,
     Failure,
     JobSpec,
+    OpenJob,
     RecordAt,
     StageProgress,
     StoredFile,
@@ -129,6 +130,7 @@ class Stage:
         self.wake: dict[str, None] = {}  # workers of which both a slot and a pinned task may be there
         self.owners: list[str | None] = [None] * plan.partitions  # None: nobody needs the partition
         self.assigned = [0] * plan.partitions  # the version with which each partition got its owner
+        self.volume = [0] * plan.partitions  # bytes that have been delivered to each partition's owner
         self.version = 0  # of the owners
         self.owned: frozenset[int] = NOTHING
         self.done = 0
@@ -150,6 +152,7 @@ class Stage:
         for partition, worker in owners.items():
             self.owners[partition] = worker
             self.assigned[partition] = self.version
+            self.volume[partition] = 0
         self.owned = self.owned | frozenset(owners)
         self._require(frozenset(owners))
 
@@ -186,6 +189,8 @@ class Job:
 
     def __init__(self, spec: JobSpec, client: bytes, now: float, lease_seconds: float = 0.0):
         self.spec = spec
+        self.opening = OpenJob(spec)  # one object, which is encoded once for all workers
+        self.asked = 0.0  # when those that have not opened the job were last asked to
         self.clients = deque([client], maxlen=FOLLOWERS)
         self.lease_seconds = lease_seconds  # that all of its clients may be silent; 0: for ever
         self.client_heard = now

@@ -3,14 +3,19 @@
 import os
 import traceback
 from collections.abc import Iterator
+from reprlib import Repr
+from types import TracebackType
 from typing import Any
 
+from zmqmr.data.codecs import json_dumps
 from zmqmr.errors import Corrupt, InputError, InputTruncated, InputVanished, LineTooLong, SpillError
 from zmqmr.messages import Failure
 
 _RECORD_BYTES = 200  # of a failing record shown
 _REASON_CHARACTERS = 1000
 _TRACEBACK_CHARACTERS = 50_000
+_REPR = Repr()
+_REPR.maxstring = _REPR.maxother = 200
 _HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
@@ -91,7 +96,7 @@ def explain(error: BaseException, position: Position, job_work: str) -> Failure:
         return Failure(str(error)[:_REASON_CHARACTERS], path=position.path)
     found = position.record()
     return Failure(
-        reason=_sendable(_reason(error))[:_REASON_CHARACTERS],
+        reason=_sendable(_reason(error) + _while_writing(error))[:_REASON_CHARACTERS],
         traceback=_sendable(_user_traceback(error)).replace(job_work + os.sep, "")[-_TRACEBACK_CHARACTERS:],
         path=position.path,
         offset=found[0] if found and position.path else None,
@@ -118,6 +123,53 @@ def _reason(error: BaseException) -> str:
     except Exception:
         text = ""
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _while_writing(error: BaseException) -> str:
+    """What was being written when a protocol refused it; "" when the error comes from elsewhere.
+
+    The frames tell: one of ours holds the key, the value and the writer, and the next is the writer's own. A
+    handler there would cost every record something.
+    """
+    kind, found = "task", ""
+    frames = error.__traceback__
+    while frames is not None:
+        variables = frames.tb_frame.f_locals
+        kind = _substep_kind(frames) or kind
+        if {"key", "value"} <= variables.keys() and _calls_a_writer(frames):
+            found = (
+                f"; while writing what the {kind} yielded: key {_short(variables['key'])},"
+                f" value {_short(variables['value'])}"
+            )
+        frames = frames.tb_next
+    return found
+
+
+def _substep_kind(frames: TracebackType) -> str:
+    """Whose output a frame of ours passes on, if it says."""
+    owner = frames.tb_frame.f_locals.get("self")
+    name = frames.tb_frame.f_code.co_name
+    if frames.tb_frame.f_code.co_filename == _HERE + os.path.join("worker", "combine.py"):
+        return "combiner" if name.startswith("_combine") else ""
+    return {"Mapper": "mapper", "Reducer": "reducer"}.get(type(owner).__name__, "")
+
+
+def _calls_a_writer(frames: TracebackType) -> bool:
+    """Whether a frame of ours has called the function that encodes a record, or a part of one."""
+    if not frames.tb_frame.f_code.co_filename.startswith(_HERE) or frames.tb_next is None:
+        return False
+    called = frames.tb_next.tb_frame.f_code
+    variables = frames.tb_frame.f_locals
+    writers = (json_dumps, variables.get("write"))
+    return any(getattr(writer, "__code__", None) is called for writer in writers)
+
+
+def _short(value: Any) -> str:
+    """A value for people: cut, and whatever its own code does."""
+    try:
+        return _REPR.repr(value).encode("ascii", "backslashreplace").decode()
+    except Exception:
+        return f"of type {type(value).__name__}"
 
 
 def _user_traceback(error: BaseException) -> str:

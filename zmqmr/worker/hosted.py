@@ -328,7 +328,7 @@ class HostedJob:
         except SpillError as error:
             self._attempt_ended(AttemptEnded(launch.task, launch.attempt, None, Failure(str(error))))
             return
-        report = msgspec.structs.replace(report, attempt=launch.attempt, undelivered=())
+        report = msgspec.structs.replace(report, job=self.spec.job, attempt=launch.attempt, undelivered=())
         if all(owner in ("", self._shuffle) for owner in launch.owners):
             frames = tuple(msgspec.structs.replace(count, frames=0) for count in report.frames)
             report = msgspec.structs.replace(report, frames=frames)
@@ -352,6 +352,9 @@ class HostedJob:
             def sorted_or_failed(runs: list[str] | SpillError) -> None:
                 if isinstance(runs, SpillError):
                     self._attempt_ended(AttemptEnded(launch.task, launch.attempt, None, self._unsorted(runs)))
+                elif store.volume(launch.number) != launch.input_bytes:
+                    failure = self._not_whole(store.volume(launch.number), launch)
+                    self._attempt_ended(AttemptEnded(launch.task, launch.attempt, None, failure))
                 elif attempt.key in self._attempts:
                     self._run(self._run_message(attempt, runs, [store.seals[run] for run in runs]))
 
@@ -390,6 +393,11 @@ class HostedJob:
             if attempt.errand is not None and (moved := attempt.errand.moved()) != attempt.moved:
                 attempt.moved = moved
                 self._send(AttemptProgress(self.spec.job, *attempt.key, self._epoch, 0, 0))
+
+    @staticmethod
+    def _not_whole(volume: int, launch: Launch) -> Failure:
+        reason = f"partition {launch.number} has {volume} bytes here, {launch.input_bytes} were delivered"
+        return Failure(f"{reason}; it is made again", damaged=True)
 
     def _unsorted(self, error: SpillError) -> Failure:
         """Why a partition has no runs. A spool that is damaged is of no use to anybody."""
@@ -496,7 +504,9 @@ class HostedJob:
     def kill(self, kill: Kill) -> None:
         """End an attempt, through the executor if it has it already; its end is reported as a failure."""
         attempt = self._attempts.get((kill.task, kill.attempt))
-        if attempt is None:
+        if attempt is None:  # its launch was lost, or the report of its end
+            failure = Failure("it does not run here")
+            self._send(AttemptFailed(self.spec.job, kill.task, kill.attempt, self._epoch, failure))
             return
         if attempt.errand is not None:
             attempt.errand.stop()

@@ -16,6 +16,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO
 
+import msgspec
+
 from zmqmr.data.seals import seal
 from zmqmr.data.sort import check_sorted, start_sort
 from zmqmr.data.spools import Spool, damaged
@@ -118,6 +120,7 @@ class _Partition:
     path: str
     growing: list[_Source] = field(default_factory=list)
     size: int = 0  # bytes in them
+    volume: int = 0  # bytes of all that has joined
     file: _File | None = None  # the one of them that takes what comes from other hosts
     joined: dict[str, int] = field(default_factory=dict)  # task -> CRC-32 of its records here
     runs: list[str] = field(default_factory=list)
@@ -159,6 +162,11 @@ class _Sort:
     directory: str
     process: "subprocess.Popen[bytes] | None" = None
     feed: _Feed | None = None
+
+    @property
+    def growing(self) -> str:
+        """Where sort writes, until it has ended well."""
+        return f"{self.target}.new"
 
 
 class Partitions:
@@ -299,6 +307,7 @@ class Partitions:
     def _joined(self, task: str, count: FrameCount, partition: _Partition) -> None:
         partition.joined[task] = count.crc32
         partition.size += count.bytes
+        partition.volume += count.bytes
         if partition.size >= self._run_bytes:
             self._cut(partition)
 
@@ -365,7 +374,7 @@ class Partitions:
         while self._queue and len(self._running) < self._sorters:
             sort = self._queue.popleft()
             try:
-                sort.process = start_sort(self._sort, self._sort_memory, sort.directory, sort.target)
+                sort.process = start_sort(self._sort, self._sort_memory, sort.directory, sort.growing)
             except OSError as error:
                 sort.partition.sorting -= 1
                 sort.partition.failed = SpillError(
@@ -395,21 +404,27 @@ class Partitions:
             self._take_run(sort)
         except SpillError as error:
             with suppress(OSError):
-                os.unlink(sort.target)
+                os.unlink(sort.growing)
             sort.partition.failed = sort.feed.error or error
         self._start_sorts()
         self._answer()
 
     def _take_run(self, sort: _Sort) -> None:
         """A run has all the bytes of what was sorted, or it is none."""
-        partition, sealed = sort.partition, seal(sort.target)
+        partition, sealed = sort.partition, seal(sort.growing)
         size = sum(source.bytes for source in partition.unsorted[sort.cut])
         if sealed.bytes != size:
             raise Corrupt(f"{sort.target} has {sealed.bytes} bytes, {size} were to be sorted", sort.target)
-        self.seals[sort.target] = sealed
+        os.replace(sort.growing, sort.target)
+        self.seals[sort.target] = msgspec.structs.replace(sealed, path=sort.target)
         partition.runs.append(sort.target)
         for source in partition.unsorted.pop(sort.cut):
             source.forget()
+
+    def volume(self, number: int) -> int:
+        """The bytes that a partition holds."""
+        partition = self._partitions.get(number)
+        return partition.volume if partition is not None else 0
 
     def when_sorted(self, number: int, callback: Callable[[list[str] | SpillError], None]) -> None:
         """Call back with the partition's sorted runs (maybe none), or with the reason there are none."""

@@ -1,0 +1,171 @@
+"""--cluster NAME: the cluster's directory, and the ssh that leads there. A stand-in forwards the sockets; the
+tests of real hosts have a real sshd."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from differential.harness import Result, plain_environ, run, run_stock
+from remote.cluster import RemoteCluster, until
+
+
+@pytest.fixture
+def config(steady: RemoteCluster, tmp_path: Path) -> Path:
+    """The configuration of a user who knows the steady cluster as `demo`, with a stand-in for ssh in bin."""
+    (tmp_path / "bin").mkdir()
+    ssh = tmp_path / "bin" / "ssh"
+    ssh.write_text(f"#!{sys.executable}\n" + (Path(__file__).parent / "stand_in_ssh.py").read_text())
+    ssh.chmod(0o755)
+    demo = tmp_path / "zmqmr" / "clusters" / "demo"
+    demo.mkdir(parents=True)
+    for name in ("coordinator.pub", "client.secret"):
+        (demo / name).write_bytes((steady.home / "keys" / name).read_bytes())
+    (demo / "client.secret").chmod(0o400)
+    (demo / "id_ed25519").touch(0o600)
+    (demo / "known_hosts").write_text("there.example ssh-ed25519 AAAA\n")
+    described = {"name": "demo", "coordinator": "there.example", "user": "op", "port": 2222, "region": "r"}
+    ports = {"control_port": steady.port, "store_port": steady.port + 1}
+    (demo / "cluster.json").write_text(json.dumps(described | ports))
+    return tmp_path
+
+
+def environ(config: Path, **more: str) -> dict[str, str]:
+    path = f"{config / 'bin'}:{os.environ['PATH']}"
+    ssh = {"PATH": path, "SSH_LOG": str(config / "ssh.log"), "XDG_CONFIG_HOME": str(config)}
+    return plain_environ(ssh | more)
+
+
+def runs_of_ssh(config: Path) -> list[list[str]]:
+    path = config / "ssh.log"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def tunnels() -> set[str]:
+    return {name for name in os.listdir("/tmp") if name.startswith("zmqmr-ssh-")}
+
+
+def test_a_job_goes_through_ssh_which_checks_the_host_and_leaves_nothing(steady, config, text):
+    before = tunnels()
+
+    result = run(steady.job_command("word_count", text, cluster="demo"), environ(config))
+
+    stock = run_stock("word_count", inputs=[text])
+    assert result.rc == 0, result.stderr
+    assert (result.lines, result.counters) == (stock.lines, stock.counters)
+    assert tunnels() <= before
+    ((_, *words),) = runs_of_ssh(config)
+    for wanted in ("BatchMode=yes", "StrictHostKeyChecking=yes", "ExitOnForwardFailure=yes"):
+        assert wanted in words
+    assert words[-3:] == ["op", "--", "there.example"]
+    assert "2222" in words
+    secret = (steady.home / "keys" / "client.secret").read_text().strip()
+    assert not any(secret in word for word in words)
+
+
+def test_the_cluster_may_be_named_in_mrjob_conf(steady, config, ours):
+    words = ours / "words.txt"
+    words.write_text("a b a\n")
+    conf = config / "mrjob.conf"
+    conf.write_text("runners: {zeromq: {cluster: demo}}\n")
+    command = steady.job_command("word_count", words)
+    command = [word for word in command if word not in ("--no-conf", "--cluster", steady.name)]
+
+    result = run([*command, "--conf-path", str(conf)], environ(config))
+
+    assert result.rc == 0, result.stderr
+    assert set(result.lines) == {b'"a"\t2', b'"b"\t1'}
+    assert len(runs_of_ssh(config)) == 1
+
+
+def test_ssh_that_is_killed_is_started_again_and_the_job_followed(steady, config, ours, tmp_path):
+    words = ours / "words.txt"
+    words.write_text("a\nb\nc\nd\n")
+    tell = tmp_path / "tell"
+    tell.mkdir()
+    command = steady.job_command("noted_words", "--pause", "1", "--tell", tell, words, cluster="demo")
+    client = subprocess.Popen(
+        command, env=environ(config), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    until((tell / "executions").exists, "no task began")
+
+    os.kill(int(runs_of_ssh(config)[0][0]), signal.SIGKILL)
+
+    stdout, stderr = client.communicate(timeout=60)
+    result = Result(client.returncode, stdout, stderr.decode())
+    assert result.rc == 0, result.stderr
+    assert sum(result.lines.values()) == 4
+    assert len(runs_of_ssh(config)) == 2
+
+
+def test_ssh_ends_with_a_client_that_is_killed(steady, config, ours, tmp_path):
+    tell = tmp_path / "tell"
+    tell.mkdir()
+    words = ours / "words.txt"
+    words.write_text("a\n")
+    before = tunnels()
+    command = steady.job_command("noted_words", "--pause", "4", "--tell", tell, words, cluster="demo")
+    client = subprocess.Popen(
+        command, env=environ(config), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    until((tell / "executions").exists, "no task began")
+    ((pid, *_),) = runs_of_ssh(config)
+
+    client.kill()
+    client.communicate()
+
+    def is_gone() -> bool:
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        except OSError:
+            return True
+
+    until(is_gone, "ssh outlived its client")
+    assert run([sys.executable, "-m", "zmqmr", "jobs", "--cluster", "demo"], environ(config)).rc == 0
+    assert tunnels() <= before  # the next client has removed what that one left
+
+
+def test_an_unknown_host_is_refused_in_one_line_T13(steady, config, text):
+    known = config / "zmqmr" / "clusters" / "demo" / "known_hosts"
+    known.write_text("")
+
+    result = run(steady.job_command("word_count", text, cluster="demo"), environ(config))
+
+    assert result.rc == 3
+    assert (
+        "cannot reach the cluster demo by ssh at there.example: Host key verification failed."
+        in result.stderr
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "why"),
+    [
+        ("cluster.json", "{", "run the playbook of the cluster again"),
+        ("cluster.json", '{"name": "demo", "coordinator": "-oProxyCommand=x"}', "are not those of a host"),
+        ("cluster.json", '{"name": "demo", "coordinator": "a", "user": "-x"}', "are not those of a host"),
+        ("client.secret", "short", "is not a key"),
+    ],
+)
+def test_a_damaged_description_is_wrong_usage(steady, config, text, file, content, why):
+    path = config / "zmqmr" / "clusters" / "demo" / file
+    path.chmod(0o600)
+    path.write_text(content)
+
+    result = run(steady.job_command("word_count", text, cluster="demo"), environ(config))
+
+    assert result.rc == 2
+    assert why in result.stderr
+    assert runs_of_ssh(config) == []
+
+
+def test_a_secret_that_others_can_read_is_refused_T9(steady, config, text):
+    (config / "zmqmr" / "clusters" / "demo" / "client.secret").chmod(0o644)
+
+    result = run(steady.job_command("word_count", text, cluster="demo"), environ(config))
+
+    assert result.rc == 2
+    assert "client.secret can be read by others" in result.stderr
