@@ -28,6 +28,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from zmqmr.coordinator.encoding import Encoding
 from zmqmr.coordinator.journal import Journal
 from zmqmr.coordinator.service import TICK_SECONDS, TICK_SHARE
 from zmqmr.core.events import Command, Event, Inform, JobSubmitted, Reported, Tick, WorkerJoined
@@ -100,6 +101,7 @@ class Cluster:
         self.ended: JobEnded | None = None
         self._random = random.Random(1)
         self._journal = Journal(journal)
+        self._encoded = Encoding()
         self._unwritten: list[tuple[float, Event]] = []
         self._pending: list[tuple[float, int, str, Any]] = []  # when, a tie-breaker, worker, message
         self._sent = 0
@@ -151,7 +153,7 @@ class Cluster:
     def _carry_out(self, command: Command) -> None:
         message = command.message
         with self.watch.measuring("shell encode"):
-            encode(message)
+            self._encoded(message)
         if isinstance(command, Inform):
             if isinstance(message, JobEnded):
                 self.ended = message

@@ -68,7 +68,7 @@ class Settings:
     store_bytes: int = 0  # of all files that a coordinator keeps for jobs; 0: what its drive has
     store_keep_seconds: float = 86400.0  # an ended job's output waits this long for its client
     client_lease_seconds: float = 60.0  # a job on a cluster is killed when its client is gone for so long
-    answer_seconds: float = 60.0  # for a worker to take the records that were sent to it
+    answer_seconds: float = 30.0  # for a worker to take the records that were sent to it
     progress_seconds: float = 0.5  # between two progress reports of an attempt
 
     @property

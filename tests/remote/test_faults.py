@@ -134,8 +134,8 @@ def test_a_killed_clients_job_ends_after_the_lease_F36(tmp_path, mine, lines, te
 
 def test_a_client_may_be_quiet_for_longer_than_the_lease_while_it_lives(cluster, lines, expected, tell):
     """It says that it lives, whatever the coordinator says meanwhile."""
-    command = cluster.job_command("noted_words", *SLOW, "--tell", tell, lines)
-    environ = cluster.environ({"ZMQMR_CLIENT_LEASE_SECONDS": "6"})
+    command = cluster.job_command("noted_words", "--pause", "0.04", "--tell", tell, lines)
+    environ = cluster.environ({"ZMQMR_CLIENT_LEASE_SECONDS": "2"})
     done = subprocess.run(command, env=environ, capture_output=True, timeout=60)
 
     same(Result(done.returncode, done.stdout, done.stderr.decode()), expected)

@@ -163,6 +163,7 @@ def test_an_input_that_changes_while_it_is_pushed_fails_the_job_F32(steady, ours
 
     assert result.rc != 0
     assert f"{path} changed after the job was planned" in result.stderr
+    assert steady.stored() == []
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,7 @@ class Follower:
         self._check = check
         self._on_message = on_message
         self._submit = b""  # sent again to a coordinator that does not know the job
+        self._attach_seconds = _ATTACH_SECONDS
         self._attach_at = time.monotonic() + _ATTACH_SECONDS
         self._asked = 0  # coordinators that did not know the job
 
@@ -59,11 +60,14 @@ class Follower:
         """Ask the coordinator to run a job, and to kill it when no client is heard for `lease_seconds`,
         unless that is 0. UsageError when no coordinator would take it."""
         self._submit = submission(spec, lease_seconds)
+        if lease_seconds:
+            self._attach_seconds = min(_ATTACH_SECONDS, lease_seconds / 3)
+            self._attach_at = time.monotonic() + self._attach_seconds
         self._socket.send(self._submit)
 
     def attach(self) -> None:
         """Ask for the news of a job that runs, or its end."""
-        self._attach_at = time.monotonic() + _ATTACH_SECONDS
+        self._attach_at = time.monotonic() + self._attach_seconds
         self._socket.send(encode(Attach(self.job)))
 
     def wait(self, *, cancels: bool = True) -> JobEnded:

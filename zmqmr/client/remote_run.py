@@ -1,6 +1,7 @@
 """One run of a job on a cluster: push its files, follow it, fetch its output."""
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from zmqmr.client.cluster import find_cluster
@@ -9,7 +10,7 @@ from zmqmr.client.progress import Progress
 from zmqmr.client.remote import RemoteCluster
 from zmqmr.client.texts import size_words
 from zmqmr.data.outputs import OutputDirectory
-from zmqmr.errors import UsageError, ZmqmrError
+from zmqmr.errors import InputError, UsageError, ZmqmrError
 from zmqmr.messages import JobEnded, JobSpec
 from zmqmr.settings import Settings
 
@@ -36,7 +37,7 @@ class RemoteRun:
     ) -> JobEnded | None:
         """The end of the job, with its output here if it succeeded; None when it goes on without us."""
         with RemoteCluster(self._cluster, self._settings, spec.job) as cluster:
-            pushed = cluster.push(spec, inputs=not self._options["shared_inputs"])
+            pushed = self._push(cluster, spec)
             if self._options["detach"]:
                 cluster.submit(pushed)
                 log.info("the job runs; follow it with: %s", self._attach(spec))
@@ -46,6 +47,14 @@ class RemoteRun:
                 self._fetch(cluster, spec, ended, output, step_output)
             cluster.release(ended.files)
         return ended
+
+    def _push(self, cluster: RemoteCluster, spec: JobSpec) -> JobSpec:
+        try:
+            return cluster.push(spec, inputs=not self._options["shared_inputs"])
+        except (InputError, KeyboardInterrupt):
+            with suppress(ZmqmrError):
+                cluster.release(())
+            raise
 
     def _follow(self, cluster: RemoteCluster, spec: JobSpec) -> JobEnded:
         log.info("running on the cluster %s: %s", cluster.name, spec.job)

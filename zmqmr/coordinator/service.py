@@ -11,6 +11,7 @@ from typing import Any
 import zmq
 
 from zmqmr.coordinator.admission import may_say, misfit, misfit_of_another_release, other_pythons
+from zmqmr.coordinator.encoding import Encoding
 from zmqmr.coordinator.journal import Journal
 from zmqmr.coordinator.store import BlobStore
 from zmqmr.coordinator.store_server import StoreServer
@@ -49,7 +50,6 @@ from zmqmr.messages import (
     ListJobs,
     ListWorkers,
     Notice,
-    OpenJob,
     Refused,
     Register,
     Resync,
@@ -58,7 +58,6 @@ from zmqmr.messages import (
     WorkerInfo,
     WorkerList,
     decode,
-    encode,
 )
 from zmqmr.net.curve import Keys
 from zmqmr.net.endpoints import is_tcp
@@ -109,7 +108,7 @@ class Coordinator:
         self._note = note
         self._later = 0.0  # what the clock must be moved on so that it never goes back, after a reboot
         self._tick_at = 0.0
-        self._opening: tuple[Any, bytes] = (None, b"")  # the OpenJob that was encoded last
+        self._encoded = Encoding()
         self._written = 0  # events in the journal
         self._host = socket.gethostname()[:200]
         self._named: set[bytes] = set()
@@ -415,14 +414,6 @@ class Coordinator:
         elif isinstance(command, Inform):
             self._note(command.message)
             self._send(command.client, command.message)
-
-    def _encoded(self, message: Any) -> bytes:
-        """A message as bytes; a job that is told to one worker after the other is encoded once."""
-        if not isinstance(message, OpenJob):
-            return encode(message)
-        if self._opening[0] is not message:
-            self._opening = message, encode(message)
-        return self._opening[1]
 
     def _send(self, peer: bytes, message: Any) -> bool:
         """False when the peer is gone or does not read."""

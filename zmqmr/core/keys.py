@@ -6,6 +6,7 @@ it. Not the number of a map task, so that a job with one input more knows the ot
 """
 
 import hashlib
+from collections import Counter
 from functools import cached_property
 
 from zmqmr.core.plan import StagePlan
@@ -26,7 +27,7 @@ class Keys:
         """The key of a task."""
         plan = self._plans[stage]
         if plan.source is None:
-            found = encode(self._spec.splits[number])
+            found = encode((self._spec.splits[number], self._earlier_alike[number]))
         else:
             found = encode((number, self._everything(plan.source)))
         return _digest(self._job, encode((plan.links, plan.combine, plan.partitions)), found).hex()[:40]
@@ -38,6 +39,18 @@ class Keys:
             keys = [self.of(stage, number) for number in range(self._plans[stage].tasks)]
             digest = self._stages[stage] = _digest(encode(keys))
         return digest
+
+    @cached_property
+    def _earlier_alike(self) -> list[int]:
+        """For each split, how many before it are the same: an input may be given twice, and random jobs yield
+        something else each time."""
+        seen: Counter[bytes] = Counter()
+        found = []
+        for split in self._spec.splits:
+            content = encode(split)
+            found.append(seen[content])
+            seen[content] += 1
+        return found
 
     @cached_property
     def _job(self) -> bytes:

@@ -251,7 +251,7 @@ class Job:
 
     def tell(self, task: Task, now: float, what: str) -> None:
         """Add to a task's story."""
-        task.story = (*task.story, f"{now - self.began:.3f} s: {what}")[-STORY_LENGTH:]
+        task.story = (*task.story, f"{now - self.began:.3f} {what}")[-STORY_LENGTH:]
 
     def count(self, counters: dict[str, Counters]) -> None:
         """Add the counters of a committed attempt."""

@@ -244,8 +244,8 @@ class Agent:
                 if not job.try_commit(commit):
                     continue
                 self.send(Committed(commit.job, commit.task, commit.attempt, self.epoch))
-            except SpillError as error:
-                failure = Failure(str(error), path=error.path)
+            except (SpillError, OSError) as error:
+                failure = Failure(str(error), path=getattr(error, "path", ""))
                 self.send(CommitFailed(commit.job, commit.task, commit.attempt, self.epoch, failure))
             self._commits.remove(commit)
 

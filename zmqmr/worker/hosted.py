@@ -60,6 +60,16 @@ def _parent(shelf: Shelf) -> str:
     return os.path.dirname(shelf.directory) + os.sep
 
 
+def _holds(path: str, done: AttemptDone) -> bool:
+    """Whether the spool at `path` has what an attempt reports."""
+    try:
+        parts = Spool(path).parts.values()
+    except SpillError:
+        return False
+    found = {(part.partition, part.bytes, part.crc32) for part in parts}
+    return found == {(count.partition, count.bytes, count.crc32) for count in done.frames}
+
+
 def _left_out(shelf: Shelf, key: str) -> bool:
     """Whether records were left out of what a spool was made from; the file of those is gone."""
     try:
@@ -70,10 +80,32 @@ def _left_out(shelf: Shelf, key: str) -> bool:
 
 
 def _environment() -> str:
-    """The versions of what runs the tasks."""
-    return f"{sys.implementation.name} {sys.version_info[:3]} mrjob {mrjob.__version__} zmqmr {__version__}"
+    """The versions of what runs the tasks, and the variables that they inherit and may look at."""
+    versions = (
+        f"{sys.implementation.name} {sys.version_info[:3]} mrjob {mrjob.__version__} zmqmr {__version__}"
+    )
+    inherited = [
+        f"{name}={value}"
+        for name, value in sorted(os.environ.items())
+        if name not in OF_THE_TERMINAL and not name.startswith(OF_THE_SESSION)
+    ]
+    return "\n".join([versions, *inherited])
 
 
+# Variables that differ from one terminal or login to the next, and say nothing to a job.
+OF_THE_TERMINAL = {
+    "_",
+    "COLUMNS",
+    "LINES",
+    "LS_COLORS",
+    "OLDPWD",
+    "PWD",
+    "SHLVL",
+    "TERM",
+    "TMPDIR",
+    "WINDOWID",
+}
+OF_THE_SESSION = ("DBUS_", "GPG_", "INVOCATION_ID", "JOURNAL_", "PYTEST_", "SSH_", "XDG_", "ZMQMR_")
 LOADS = 4  # of a job whose executor is killed while it loads it
 
 
@@ -311,10 +343,14 @@ class HostedJob:
             launch = msgspec.structs.replace(launch, split=split)
         attempt = _Attempt(launch, directory, output, target)
         self._attempts[attempt.key] = attempt
-        if launch.replay:
-            self._replay(attempt)
-        else:
-            self._with_input(plan, attempt)
+        try:
+            if launch.replay:
+                self._replay(attempt)
+            else:
+                self._with_input(plan, attempt)
+        except OSError as error:
+            failure = Failure(str(spill_error(error, self.directory)), path=self.directory)
+            self._attempt_ended(AttemptEnded(*attempt.key, None, failure))
 
     def _replay(self, attempt: _Attempt) -> None:
         """Deliver what a kept spool holds: to others by an attempt of its own, to ourselves by the commit."""
@@ -554,6 +590,8 @@ class HostedJob:
             self._store(header.stage).receive(header, payload)
         except SpillError as error:
             self.refuse(header, error)
+        except OSError as error:  # there is not even a directory; the attempt's commit misses the frame
+            print(f"zmqmr: a frame of {header.task} cannot be kept: {error}", file=sys.stderr)
 
     def refuse(self, header: FrameHeader, error: SpillError) -> None:
         """A frame could not be kept: the attempt's commit will fail for this reason."""
@@ -585,9 +623,13 @@ class HostedJob:
         return True
 
     def _keep_spool(self, attempt: _Attempt) -> Spool:
-        """The attempt's spool, now the task's; an earlier attempt's stands, if there is one."""
+        """The attempt's spool, now the task's; an earlier attempt's stands, if it holds the same."""
         key = self._key(attempt.launch)
         shelf = self._shelf(key)
+        fresh = None if attempt.launch.replay else attempt.done
+        if shelf is not None and fresh is not None and not _holds(shelf.path(key), fresh):
+            shelf.drop(key)
+            shelf = None
         if shelf is None and attempt.done is not None:
             shelf = next(each for each in self._shelves if attempt.directory.startswith(_parent(each)))
             try:

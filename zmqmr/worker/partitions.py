@@ -328,7 +328,8 @@ class Partitions:
         if held is not None:
             self._memory -= held.memory
             if held.file_bytes:
-                os.unlink(held.path)
+                with suppress(OSError):
+                    os.unlink(held.path)
 
     def reset(self, number: int) -> None:
         """Forget a partition's records: they are damaged, and come again."""
