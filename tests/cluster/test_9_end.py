@@ -10,6 +10,20 @@ from testbed.controller import Controller
 pytestmark = pytest.mark.timeout(600)
 
 
+def manual() -> list[list[str]]:
+    """The commands of the operator's manual."""
+    lines = (ROOT / "docs/operations.md").read_text().splitlines()
+    return [shlex.split(line[2:]) for line in lines if line.startswith("$ ")]
+
+
+def test_the_manuals_commands_to_look_at_a_cluster_show_it(cluster: Controller) -> None:
+    shown = [cluster.run(*words).stdout for words in manual() if words[0] == "ansible"]
+
+    assert len(shown) == 2
+    for instance in cluster.instances("worker"):
+        assert all(instance["InstanceId"] in text for text in shown)
+
+
 def test_keys_are_rotated_and_the_old_ones_refused(cluster: Controller) -> None:
     old = (cluster.directory / "authorized_keys").read_text().split()
     names = {instance["InstanceId"] for instance in cluster.instances("worker")}
@@ -53,13 +67,12 @@ def test_destroy_leaves_nothing_and_can_be_repeated(cluster: Controller) -> None
 
 
 def test_every_command_of_the_manual_was_run_by_these_tests(operator: Controller) -> None:
-    text = (ROOT / "docs/operations.md").read_text()
-    commands = [line[2:] for line in text.splitlines() if line.startswith("$ ")]
+    commands = manual()
     example = {"ssh_from=203.0.113.7/32": "ssh_from=172.31.0.0/16"}
     run = [set(command) for command in operator.commands]
 
     assert len(commands) > 8
     for command in commands:
-        words = {example.get(word, word) for word in shlex.split(command)}
+        words = {example.get(word, word) for word in command}
         words = {word for word in words if not word.startswith("worker=i-")}
         assert any(words <= each for each in run), f"no test runs: {command}"

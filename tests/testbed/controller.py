@@ -72,7 +72,11 @@ class Controller:
         """Run a playbook with extra variables; AssertionError with its output when it fails."""
         began = time.monotonic()
         process = self.start(playbook, *options, **variables)
-        output, _ = process.communicate(timeout=600)
+        try:
+            output, _ = process.communicate(timeout=600)
+        except BaseException:
+            self.kill(process)
+            raise
         played = Played(process.returncode, output, time.monotonic() - began)
         assert not check or played.status == 0, output
         return played
