@@ -45,11 +45,12 @@ class Reference:
 
 def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `drill` to the parser of `zmqmr`."""
+    names = [fault.name for fault in all_faults(lambda target, draw: False)]
     parser = commands.add_parser(
         "drill",
         help="run a job under faults and compare its output",
         description="Run a job on this machine undisturbed, then once for each fault: "
-        + "; ".join(fault.name for fault in all_faults(lambda target, draw: False))
+        + "; ".join(names)
         + "; each at a random moment. Say whether the output stayed the same, byte for byte.",
         epilog="The job must be deterministic and run for a few seconds, or the faults come too late."
         " Standard input is empty. The drive that is filled is a tmpfs which only that run sees."
@@ -57,6 +58,7 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     )
     parser.add_argument("--seed", type=int, help="draw the same moments again")
     parser.add_argument("--rounds", type=int, default=1, help="runs for each fault (1)")
+    parser.add_argument("--fault", action="append", choices=names, help="only this one; may be repeated")
     parser.add_argument("job", help="the job file, after the switches of drill")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="its switches and inputs")
     parser.set_defaults(run=run)
@@ -80,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
                 late += said.startswith(LATE)
     if late:
         total = args.rounds * len(drill.faults)
-        print(f"{late} of {total} faults had no chance to strike: give the job more input")
+        print(f"{late} of {total} faults had no chance to strike; more input gives them one")
     print("every output is the same" if not failed else f"{failed} of the runs went wrong")
     return EXIT_JOB_FAILED if failed else EXIT_OK
 
@@ -95,7 +97,7 @@ class Drill:
         self._drive = SmallDrive(os.path.join(directory, "drive"))
         os.mkdir(self._drive.directory)
         self._runs = 0
-        self.faults = all_faults(self._fill)
+        self.faults = [each for each in all_faults(self._fill) if each.name in (args.fault or [each.name])]
         self.reference = self._undisturbed()
 
     def _undisturbed(self) -> Reference:
