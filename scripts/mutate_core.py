@@ -12,131 +12,207 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-TESTS = ("core/test_restart.py", "core/test_records.py", "core/test_scheduler.py")
+TESTS = [f"core/test_{name}.py" for name in ("restart", "records", "leaving", "simulation", "scheduler")]
 
-# What the bug is, the scheduler's text (found exactly once), what takes its place.
+# What the bug is, the module of the core, its text (found exactly once), what takes its place.
 MUTANTS = [
-    ("what was committed before a restart is committed again", "if attempt in committed:", "if False:"),
-    ("an attempt that no worker holds is waited for", "elif attempt not in running:", "elif False:"),
+    (
+        "what was committed before a restart is committed again",
+        "restart",
+        "in committed:\n                self._confirm",
+        "in ():\n                self._confirm",
+    ),
+    ("an attempt that no worker holds is waited for", "restart", "elif known not in running:", "elif False:"),
+    (
+        "a worker that is ahead of the journal goes on",
+        "restart",
+        "if self._is_ahead(inventory):",
+        "if False:",
+    ),
     (
         "a record is left out after one failure",
+        "reports",
         "again, task.suspect = at is not None and at == task.suspect, at",
         "again, task.suspect = at is not None, at",
     ),
     (
         "reports of an old epoch are believed",
+        "scheduler",
         "if worker is None or event.message.epoch != worker.epoch:",
         "if worker is None:",
     ),
     (
-        "reports of an old attempt are believed",
-        "task.state is not state or task.attempt != report.attempt:",
-        "task.state is not state:",
+        "reports of the wrong worker are believed",
+        "reports",
+        "if attempt is None or attempt.worker != worker.name:",
+        "if attempt is None:",
     ),
     (
-        "reports of the wrong worker are believed",
-        "if state is TaskState.RUNNING and task.worker != worker.name:",
-        "if False:",
+        "commits of an old attempt are believed",
+        "reports",
+        "task.state is not TaskState.COMMITTING or task.committing != report.attempt:",
+        "task.state is not TaskState.COMMITTING:",
     ),
     (
         "the first confirmation is taken for all",
-        "if task.awaited or task.done is None:",
-        "if task.done is None:",
+        "reports",
+        "        if task.awaited:\n            return\n",
+        "",
     ),
     (
-        "a failed commit of a shuffle runs the task again beside its own records",
-        "elif task.state is TaskState.COMMITTING and job.plans[task.stage].partitions:",
-        "elif False:",
+        "anyone can make a commit fail or succeed",
+        "reports",
+        "return task if worker.name in task.awaited else None",
+        "return task",
     ),
     (
-        "anyone can make a commit fail",
-        "if task is not None and worker.name in task.awaited:",
-        "if task is not None:",
+        "what a failed commit has not delivered is forgotten",
+        "reports",
+        "            task.delivering -= refused\n",
+        "",
     ),
+    ("a task is done although records are missing", "reports", "if task.missing & stage.owned:", "if False:"),
+    ("counters of a task count twice", "reports", "        if not task.counted:\n", "        if True:\n"),
     (
         "a failure too many is allowed",
+        "reports",
         "task.failures >= self._attempts_allowed(job, task)",
         "task.failures > self._attempts_allowed(job, task)",
     ),
+    ("a failure that would repeat is retried", "reports", "(failure.fatal or ", "("),
     (
-        "a failure that would repeat is retried",
-        "final = failure.fatal or ",
-        "final = ",
+        "a spool that cannot be replayed is tried for ever",
+        "reports",
+        "                task.spool = None\n",
+        "                pass\n",
+    ),
+    (
+        "other records of the same task are mixed",
+        "reports",
+        "task.signature not in (None, signature(report))",
+        "False",
+    ),
+    ("the loser of a race is committed too", "reports", "            rival.superseded = True\n", ""),
+    (
+        "the reason of a kill is forgotten",
+        "reports",
+        "attempt.kill_failure or report.failure",
+        "report.failure",
+    ),
+    (
+        "damaged input is read again",
+        "reports",
+        "            if failure.damaged:\n",
+        "            if False:\n",
     ),
     (
         "an attempt that ends does not free its slot",
-        "        worker.free += 1\n",
+        "cluster",
+        "        worker.free += 1\n        self._offer(worker)\n",
         "",
     ),
     (
         "a job that ends does not free its slots",
-        "        for task in job.stage.active.values():\n"
-        "            if task.state is TaskState.RUNNING and task.worker in self.workers:\n"
-        "                self.workers[task.worker].free += 1\n",
+        "cluster",
+        "                self.workers[attempt.worker].free += 1\n",
         "",
     ),
     (
         "an attempt number is used again",
+        "launching",
         "        task.attempt += 1\n",
         "        task.attempt = task.failures + 1\n",
     ),
     (
-        "the reason of a kill is forgotten",
-        "task.kill_failure or report.failure",
-        "report.failure",
-    ),
-    (
-        "a lost worker's tasks are not run again",
-        "            self._requeue_attempts_of(job, worker)\n",
-        "",
-    ),
-    (
-        "a lost worker's data is not missed",
-        "                if self._held_data(job, name):\n",
-        "                if False:\n",
-    ),
-    (
         "one job gets all slots",
-        "key=lambda job: job.stage.running)",
-        "key=lambda job: job.spec.job)",
+        "launching",
+        "jobs.sort(key=lambda job: job.running)",
+        "jobs.sort(key=lambda job: job.spec.job)",
+    ),
+    (
+        "what others have is sent again",
+        "launching",
+        "and (missing is None or partition in missing)",
+        "and True",
+    ),
+    (
+        "a job that failed on a worker goes on there",
+        "launching",
+        "worker.name not in job.opened or self._excluded(job, worker.name)",
+        "worker.name not in job.opened",
+    ),
+    (
+        "a task that failed on a worker is run there again",
+        "launching",
+        "if worker.name not in failed_on:",
+        "if True:",
+    ),
+    (
+        "a lost worker's attempts are waited for",
+        "repair",
+        "if attempt.worker == name and not self._lose_attempt(job, task, attempt, host):",
+        "if False:",
+    ),
+    ("the partitions of a lost worker keep their owner", "repair", "if owner == name])", "if False])"),
+    (
+        "the spools of a lost worker are replayed",
+        "repair",
+        "                    task.spool = None\n",
+        "                    pass\n",
+    ),
+    (
+        "the part files of a lost worker are read",
+        "repair",
+        "                    task.worker = None  # its part file is gone\n",
+        "                    pass\n",
+    ),
+    ("a task may lose workers for ever", "repair", "if task.losses >= LOST_WHILE_EXECUTING:", "if False:"),
+    (
+        "what was delivered to a lost owner is not missed",
+        "state",
+        "                task.missing |= partitions\n",
+        "                pass\n",
+    ),
+    (
+        "a task that delivered to a lost owner stays done",
+        "state",
+        "                self.reopen(task)\n",
+        "                pass\n",
     ),
     (
         "lost frames are waited for for ever",
-        "                yield CommitOverdue(job.spec.job, task.name, task.attempt)\n",
+        "scheduler",
+        "                yield CommitOverdue(job.spec.job, task.name, task.committing)\n",
         "                pass\n",
     ),
     (
         "no kill for lack of progress",
-        "                yield AttemptSilent(job.spec.job, task.name, task.attempt)\n",
+        "scheduler",
+        "                    yield AttemptSilent(job.spec.job, task.name, attempt.number)\n",
+        "                    pass\n",
+    ),
+    (
+        "a slow attempt is never raced",
+        "scheduler",
+        "                yield AttemptSlow(job.spec.job, task.name, first.number)\n",
         "                pass\n",
     ),
     (
-        "counters of a new beginning are added to the old ones",
-        "        job.count(task.done.counters)\n",
-        "        job.count(task.done.counters)\n        job.count(task.done.counters)\n",
-    ),
-    (
-        "a reduce task runs anywhere",
-        "            return worker if worker is not None and worker.takes_work else None\n",
-        "            return next((each for each in self.workers.values() if each.takes_work), None)\n",
-    ),
-    (
-        "a stage without tasks never ends",
-        "        if not stage.tasks and self.workers:\n",
-        "        if False:\n",
+        "a slow attempt is raced on its own worker",
+        "scheduler",
+        "task.failed_on | {attempt.worker}",
+        "task.failed_on",
     ),
 ]
 
 
-def survives(package: Path, old: str, new: str) -> bool:
-    """Whether the tests pass with `old` replaced by `new` in the scheduler of the copied package."""
-    scheduler = package / "core" / "scheduler.py"
-    text = scheduler.read_text()
+def survives(package: Path, module: str, old: str, new: str) -> bool:
+    """Whether the tests pass with `old` replaced by `new` in a module of the copied package's core."""
+    path = package / "core" / f"{module}.py"
+    text = path.read_text()
     if text.count(old) != 1:
-        raise SystemExit(
-            f"the scheduler has this text {text.count(old)} times, not once; change it here:\n{old}"
-        )
-    scheduler.write_text(text.replace(old, new))
+        raise SystemExit(f"core/{module}.py has this text {text.count(old)} times, not once:\n{old}")
+    path.write_text(text.replace(old, new))
     try:
         command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *TESTS]
         environment = {**os.environ, "PYTHONPATH": str(package.parent), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -145,7 +221,7 @@ def survives(package: Path, old: str, new: str) -> bool:
             raise SystemExit(f"the tests do not run:\n{done.stdout}{done.stderr}")
         return done.returncode == 0
     finally:
-        scheduler.write_text(text)
+        path.write_text(text)
 
 
 def main() -> int:
@@ -154,8 +230,8 @@ def main() -> int:
         package = Path(folder) / "zmqmr"
         shutil.copytree(ROOT / "zmqmr", package, ignore=shutil.ignore_patterns("__pycache__"))
         survivors = []
-        for what, old, new in MUTANTS:
-            lives = survives(package, old, new)
+        for what, module, old, new in MUTANTS:
+            lives = survives(package, module, old, new)
             print(f"{'NOT NOTICED' if lives else 'noticed'}: {what}", flush=True)
             survivors += [what] * lives
     return 1 if survivors else 0
