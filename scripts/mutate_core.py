@@ -200,8 +200,8 @@ MUTANTS = [
     (
         "a slow attempt is raced on its own worker",
         "scheduler",
-        "task.failed_on | {attempt.worker}",
-        "task.failed_on",
+        "if worker is not None and worker.name != attempt.worker:",
+        "if worker is not None:",
     ),
 ]
 

@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from zmqmr.core.events import JobCancelled, JobSubmitted, WorkerLost
+from zmqmr.core.events import AttemptSlow, JobCancelled, JobSubmitted, WorkerLost
 from zmqmr.core.scheduler import COMMIT_SECONDS
 from zmqmr.core.state import TaskState
 from zmqmr.messages import (
@@ -217,6 +217,18 @@ def test_an_owner_that_cannot_commit_gets_its_records_again_from_the_spool() -> 
     assert [f"/{other}/" in owner for owner in launch.owners if owner] == [True]
     drive.drain()
     assert drive.ended["job"].counters[0]["all"] == {"attempts": 4}
+
+
+def test_a_late_answer_to_the_commit_of_an_old_attempt_is_ignored() -> None:
+    drive = driver(MAP_REDUCE_JOB, w0=1)
+    old = drive.newest(MAP)
+    drive.done(old)
+    drive.commit_failed("w0", old[2])
+    drive.done(drive.newest(MAP))
+    before = snapshot(drive.scheduler)
+    assert drive.committed("w0", old[2]) == []
+    assert drive.commit_failed("w0", old[2]) == []
+    assert snapshot(drive.scheduler) == before
 
 
 def test_commits_that_fail_four_times_fail_the_job() -> None:
@@ -545,6 +557,21 @@ def test_f14_a_slow_attempt_is_raced_on_another_worker_and_the_first_commit_wins
     assert drive.told(Discard) and not drive.told(Commit)
     drive.drain()
     assert drive.ended["job"].counters[0]["all"] == {"attempts": 5}
+
+
+def test_f14_a_slow_attempt_is_not_raced_on_its_own_worker() -> None:
+    drive = driver(make_spec(MAP_REDUCE, splits=4), w0=2, w1=2)
+    drive.now = 1.0
+    for number in range(3):
+        drive.finish(drive.newest(f"map-0-{number:05d}"))
+    task = drive.task("map-0-00003")
+    other = "w1" if task.attempts[0].worker == "w0" else "w0"
+    drive.handle(WorkerLost(other))
+    for _ in range(7):
+        drive.now += 1.0
+        drive.beat()
+        drive.handle(AttemptSlow("job", task.name, task.attempts[0].number))
+    assert len(task.attempts) == 1
 
 
 def test_f14_a_race_that_one_attempt_loses_its_worker_in_goes_on() -> None:
