@@ -4,12 +4,14 @@ import os
 import shutil
 import sqlite3
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from zmqmr.coordinator.journal import Journal
+from zmqmr.coordinator.journal import _KINDS, Journal
+from zmqmr.core import events
 from zmqmr.core.events import (
     AttemptSilent,
     CoordinatorRestarted,
@@ -216,3 +218,8 @@ def test_a_journal_that_is_replaced_holds_the_new_events_only_and_less_room(tmp_
     journal.close()
     assert _replayed(path) == [*_some_events(3), *_some_events(1)]
     assert sum(file.stat().st_size for file in tmp_path.iterdir()) < large / 10
+
+
+def test_every_event_that_is_journalled_can_be_read_again() -> None:
+    """Else a coordinator that is killed forgets all that came after the first of that kind."""
+    assert set(_KINDS.values()) == set(get_args(Event)) - {events.Tick}

@@ -5,7 +5,7 @@ from core.strategies import MAP_REDUCE, make_spec
 from core.test_scheduler import MAP, REDUCE, driver
 from msgspec.structs import replace
 
-from zmqmr.core.events import ClientAttached, JobSubmitted, WorkerDrained
+from zmqmr.core.events import ClientAttached, JobSubmitted, WorkerDrained, WorkerLost
 from zmqmr.core.scheduler import Scheduler
 from zmqmr.messages import JobEnded, JobUpdate, Launch
 
@@ -87,3 +87,36 @@ def test_f12_records_that_cannot_be_delivered_are_tried_from_another_worker_then
     assert len(tried) == 4 and tried[0] == tried[1] and set(tried) == {"w0", "w1"}
     assert drive.ended["job"].state == "failed"
     assert f"from host host-{tried[-1]} to host host-" in drive.ended["job"].reason
+
+
+def test_a_job_whose_workers_all_leave_ends_with_what_they_hold() -> None:
+    drive = driver(make_spec(MAP_REDUCE), w0=1)
+    drive.handle(WorkerDrained("w0"))
+    drive.finish(drive.newest(MAP))
+    assert drive.newest("reduce-1-00000")[0] == "w0"
+    drive.drain()
+    assert drive.ended["job"].state == "succeeded"
+
+
+def test_the_last_task_of_a_draining_worker_ends_the_job_though_the_others_left() -> None:
+    drive = driver(make_spec(MAP_REDUCE), w0=1, w1=1)
+    drive.finish(drive.newest(MAP))
+    owner, _, launch = drive.newest("reduce-1-00000")
+    other = "w1" if owner == "w0" else "w0"
+    for name in ("w0", "w1"):
+        drive.handle(WorkerDrained(name))
+    drive.handle(WorkerLost(other))
+    drive.finish(drive.launched(launch.task, launch.attempt))
+    assert drive.ended["job"].state == "succeeded"
+
+
+def test_an_excluded_worker_is_better_than_one_that_leaves() -> None:
+    drive = driver(make_spec(splits=3), w0=1)
+    drive.join("w1", 1)
+    drive.handle(WorkerDrained("w1"))
+    for number in range(3):
+        entry = next(each for each in reversed(drive.launches) if each[0] == "w0")
+        drive.fail(entry, f"bad luck {number}")
+    assert not drive.scheduler.workers["w0"].free
+    drive.drain()
+    assert drive.ended["job"].state == "succeeded"

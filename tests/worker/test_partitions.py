@@ -4,6 +4,7 @@ import os
 import select
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 
@@ -36,7 +37,8 @@ def send(partitions: Partitions, task: str, partition: int, *payloads: bytes, at
     """An attempt's frames arrive."""
     for sequence, payload in enumerate(payloads):
         partitions.receive(FrameHeader("job", 0, task, attempt, partition, sequence, 0), payload)
-    return FrameCount(partition, len(payloads), sum(map(len, payloads)))
+    content = b"".join(payloads)
+    return FrameCount(partition, len(payloads), len(content), crc32(content))
 
 
 def wait_for_sorts(partitions: Partitions) -> None:

@@ -33,6 +33,8 @@ _KINDS: dict[str, type] = {
         events.CoordinatorRestarted,
         events.AttemptSilent,
         events.CommitOverdue,
+        events.AttemptSlow,
+        events.WaitOver,
         events.WorkersMissing,
         events.ClientMissing,
     )

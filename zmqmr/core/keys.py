@@ -70,6 +70,7 @@ class Keys:
                     spec.python_path,
                     spec.task_python,
                     spec.sh,
+                    spec.sort,
                     spec.setup_script,
                 )
             )

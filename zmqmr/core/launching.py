@@ -99,7 +99,11 @@ class Launching(Cluster):
         """Whether a worker failed the job too often; with nowhere else to go it is better than none."""
         if job.failed_on.get(name, 0) < self.exclude_failures:
             return False
-        return any(job.failed_on.get(other, 0) < self.exclude_failures for other in self.workers)
+        return any(
+            job.failed_on.get(other.name, 0) < self.exclude_failures
+            for other in self.workers.values()
+            if other.name in job.opened and not other.draining
+        )
 
     def _launch(self, job: Job, stage: Stage, task: Task, worker: Worker) -> None:
         worker.free -= 1

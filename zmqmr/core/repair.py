@@ -20,16 +20,14 @@ class Repair(Launching):
     def _settle(self, job: Job) -> None:
         """Give every partition that is needed an owner, make ready the tasks that must fill it again, and
         find the stage to go on with. Whatever was lost or found before."""
-        if not self._ring():
-            job.settled = False
-            return
         while True:
+            job.settled = bool(self.workers)
             for consumer in reversed(job.stages[1 : job.current + 2]):
                 self._settle_input(job, consumer)
             before, job.current = job.current, job.first_unfinished()
             if job.current <= before:
                 break
-        job.settled, job.changed = True, True
+        job.changed = True
         self._queue_all(job)
 
     def _settle_input(self, job: Job, consumer: Stage) -> None:
@@ -37,14 +35,17 @@ class Repair(Launching):
         source = job.stages[consumer.plan.source]
         needed = [task.number for task in consumer.tasks if task.needs_input]
         if source.plan.partitions:
-            self._own(source, [number for number in needed if source.owners[number] is None])
+            self._own(job, source, [number for number in needed if source.owners[number] is None])
         else:
             self._reopen_parts(source, needed)
 
-    def _own(self, stage: Stage, partitions: list[int]) -> None:
-        """Partitions go round the slots of all workers, in the order of their names."""
-        if partitions:
-            ring = self._ring()
+    def _own(self, job: Job, stage: Stage, partitions: list[int]) -> None:
+        """Partitions go round the slots of all workers that stay, in the order of their names; without one
+        the job is not settled."""
+        ring = self._ring()
+        if partitions and not ring:
+            job.settled = False
+        elif partitions:
             stage.own({partition: ring[partition % len(ring)] for partition in partitions})
 
     def _reopen_parts(self, stage: Stage, needed: list[int]) -> None:
@@ -74,7 +75,7 @@ class Repair(Launching):
         self._gone(job, task, attempt)
         self._note(job, task, f"attempt {attempt.number}: worker {attempt.worker} was lost")
         self._discard(job, task, attempt.number)
-        if not attempt.replay:
+        if not attempt.replay and not attempt.superseded:
             task.losses += 1
         if task.losses >= LOST_WHILE_EXECUTING:
             reason = f"{task.losses} workers were lost while they ran {task.name}, the last on {host}"

@@ -294,9 +294,9 @@ class Reports(Repair):
         task, attempt = found
         self._gone(job, task, attempt)
         job.changed = True
+        self._discard(job, task, attempt.number)
         if attempt.superseded:
             return
-        self._discard(job, task, attempt.number)
         failure = attempt.kill_failure or report.failure
         if attempt.replay:
             self._note(job, task, f"no replay by {worker.name}: {failure.reason}")

@@ -49,6 +49,7 @@ ASK_SECONDS = 5.0  # between two questions to a worker that has not opened a job
 COMMIT_SECONDS = 60.0  # from an attempt's end until its records must have arrived
 SLOW_FACTOR = 1.5  # times the median, as Hadoop and Spark have it: such an attempt is slow ...
 SLOW_SECONDS = 5.0  # ... but a shorter one is not worth a race
+RACE_SECONDS = 1.0  # between two looks for slow attempts
 RACED_SHARE = 10  # at most one task in so many, and one in any case, is raced at a time
 
 
@@ -255,6 +256,8 @@ class Scheduler(Restart):
     def _slow(self, job: Job, now: float) -> Iterator[Event]:
         """Attempts that idle workers may overtake: when nothing else is left to launch."""
         stage = job.stage
+        if now - job.raced_at < RACE_SECONDS:
+            return
         if stage.ready or stage.plan.source is not None or len(self.workers) < 2 or not self._idle:
             return
         if 2 * stage.done < len(stage.tasks) or not stage.durations:
@@ -334,6 +337,7 @@ class Scheduler(Restart):
             return
         if job.plans[task.stage].source is not None:
             return  # only the worker that holds its input can run it
+        job.raced_at = self._now
         worker = self._worker_for(job, task.failed_on | {attempt.worker})
         if worker is not None and worker.name != attempt.worker:
             task.raced = True

@@ -174,6 +174,9 @@ class Stage:
     def disown(self, partitions: Iterable[int]) -> None:
         """The records of these partitions are gone, or not needed any more."""
         gone = frozenset(partitions)
+        for task in self.tasks if gone else ():
+            if task.state is TaskState.COMMITTING:
+                task.delivering -= gone
         for partition in gone:
             self.owners[partition] = None
         self.owned -= gone

@@ -8,6 +8,7 @@ are lost. Beside a kept spool stands its attempt's report, so that the task need
 """
 
 import os
+import shutil
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
@@ -186,11 +187,13 @@ class Shelf:
     def take_over(self, other: "Shelf", keys: Sequence[str]) -> None:
         """Move spools from another shelf here; those that cannot be moved stay."""
         for key in keys:
-            with suppress(OSError, Corrupt):
+            with suppress(OSError):
                 os.makedirs(self.directory, exist_ok=True)
-                report = other.report(key)
-                self.keep(key, other.path(key), report)
-                other.drop(key)
+                for suffix in (_REPORT, _SPOOL):  # a spool without its report is none
+                    shutil.move(
+                        os.path.join(other.directory, key + suffix),
+                        os.path.join(self.directory, key + suffix),
+                    )
 
     def drop(self, key: str) -> None:
         """Forget a spool."""

@@ -4,9 +4,11 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
+from glob import glob
+from itertools import islice
 from typing import Any, Literal
 
 import mrjob
@@ -89,12 +91,25 @@ def _environment() -> str:
         for name, value in sorted(os.environ.items())
         if name not in OF_THE_TERMINAL and not name.startswith(OF_THE_SESSION)
     ]
-    return "\n".join([versions, *inherited])
+    return "\n".join([versions, *inherited, *_libraries()])
+
+
+def _libraries() -> Iterator[str]:
+    """What tells that a package was installed or removed, and that a module on PYTHONPATH was changed."""
+    for path in sys.path:
+        with suppress(OSError):
+            yield f"{path} {os.stat(path).st_mtime_ns}"
+    for path in filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)):
+        for name in islice(sorted(glob(os.path.join(path, "**", "*.py"), recursive=True)), OWN_MODULES):
+            with suppress(OSError):
+                status = os.stat(name)
+                yield f"{name} {status.st_size} {status.st_mtime_ns}"
 
 
 # Variables that differ from one terminal or login to the next, and say nothing to a job.
 OF_THE_TERMINAL = {"_", "COLUMNS", "LINES", "LS_COLORS", "OLDPWD", "PWD", "SHLVL", "TERM", "TMPDIR"}
 OF_THE_SESSION = ("DBUS_", "GPG_", "INVOCATION_ID", "JOURNAL_", "PYTEST_", "SSH_", "XDG_", "ZMQMR_")
+OWN_MODULES = 2000  # on PYTHONPATH, that are looked at
 LOADS = 4  # of a job whose executor is killed while it loads it
 
 
@@ -353,7 +368,9 @@ class HostedJob:
         except SpillError as error:
             self._attempt_ended(AttemptEnded(launch.task, launch.attempt, None, Failure(str(error))))
             return
-        report = msgspec.structs.replace(report, job=self.spec.job, attempt=launch.attempt, undelivered=())
+        report = msgspec.structs.replace(  # it may be of an earlier run of the job, under other names
+            report, job=self.spec.job, task=launch.task, attempt=launch.attempt, undelivered=()
+        )
         if all(owner in ("", self._shuffle) for owner in launch.owners):
             frames = tuple(msgspec.structs.replace(count, frames=0) for count in report.frames)
             report = msgspec.structs.replace(report, frames=frames)
@@ -533,6 +550,9 @@ class HostedJob:
             failure = Failure("it does not run here")
             self._send(AttemptFailed(self.spec.job, kill.task, kill.attempt, self._epoch, failure))
             return
+        if attempt.done is not None:  # the report was lost
+            self._send(attempt.done)
+            return
         if attempt.errand is not None:
             attempt.errand.stop()
             attempt.errand = None
@@ -670,8 +690,9 @@ class HostedJob:
         if known is not None:
             if known.errand is not None:
                 known.errand.stop()
-            if known.output and os.path.exists(known.output):
-                os.unlink(known.output)
+            if known.output:
+                with suppress(OSError):
+                    os.unlink(known.output)
             shutil.rmtree(known.directory, ignore_errors=True)
 
     def end_stage(self, stage: int) -> None:

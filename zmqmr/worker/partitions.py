@@ -299,7 +299,13 @@ class Partitions:
         file = partition.file
         if file is None:
             file = _File(f"{partition.path}.{partition.cuts}")
-        file.append(self._payloads(held, count.partition))
+        payloads = self._payloads(held, count.partition)
+        crc32 = 0
+        for payload in payloads:
+            crc32 = zlib.crc32(payload, crc32)
+        if (sum(map(len, payloads)), crc32) != (count.bytes, count.crc32):
+            raise damaged(held.path)  # what waited in a file is not what came
+        file.append(payloads)
         if partition.file is None:
             partition.file = file
             partition.growing.append(file)
