@@ -86,7 +86,7 @@ def test_the_metadata_is_complete(archive):
     assert fields["Version"] == zmqmr.__version__
     assert fields["Requires-Python"] == ">=3.10"
     assert fields["License"] == "Apache-2.0" or fields["License-Expression"] == "Apache-2.0"
-    assert set(fields.get_all("Provides-Extra")) == {"dev", "ops"}
+    assert set(fields.get_all("Provides-Extra")) == {"dev", "ops", "testbed"}
     assert any(name.endswith("/LICENSE") for name in archive.namelist())
 
 
