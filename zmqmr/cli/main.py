@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from zmqmr import __version__
 from zmqmr.errors import EXIT_INTERRUPTED, EXIT_JOB_FAILED, ZmqmrError
 
-
 # Each is a module of this package with a function `add_command`.
 COMMANDS = (
     *("jobs", "show", "logs", "attach", "kill", "gc", "replay", "drill", "doctor"),  # on this machine
