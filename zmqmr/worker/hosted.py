@@ -4,17 +4,13 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
-from glob import glob
-from itertools import islice
+from functools import cached_property, partial
 from typing import Any, Literal
 
-import mrjob
 import msgspec
 
-from zmqmr import __version__
 from zmqmr.core.keys import Keys
 from zmqmr.core.plan import StagePlan, plan_stages
 from zmqmr.data.outputs import SUCCESS, TEMPORARY
@@ -49,6 +45,7 @@ from zmqmr.worker.fetch import INPUT, Errand, StoreAccess, fetch, put_files, spe
 from zmqmr.worker.partitions import Partitions, spill_error
 from zmqmr.worker.repro import keep_bundle
 from zmqmr.worker.spawn import ExecutorProcess
+from zmqmr.worker.surroundings import surroundings
 
 EXECUTOR_SECONDS = 5.0  # more than an executor needs to kill an attempt, beyond Settings.kill_seconds
 
@@ -81,35 +78,6 @@ def _left_out(shelf: Shelf, key: str) -> bool:
     return any("skipped_records" in groups.get("zmqmr", {}) for groups in counters.values())
 
 
-def _environment() -> str:
-    """The versions of what runs the tasks, and the variables that they inherit and may look at."""
-    versions = (
-        f"{sys.implementation.name} {sys.version_info[:3]} mrjob {mrjob.__version__} zmqmr {__version__}"
-    )
-    inherited = [
-        f"{name}={value}"
-        for name, value in sorted(os.environ.items())
-        if name not in OF_THE_TERMINAL and not name.startswith(OF_THE_SESSION)
-    ]
-    return "\n".join([versions, *inherited, *_libraries()])
-
-
-def _libraries() -> Iterator[str]:
-    """What tells that a package was installed or removed, and that a module on PYTHONPATH was changed."""
-    for path in sys.path:
-        with suppress(OSError):
-            yield f"{path} {os.stat(path).st_mtime_ns}"
-    for path in filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)):
-        for name in islice(sorted(glob(os.path.join(path, "**", "*.py"), recursive=True)), OWN_MODULES):
-            with suppress(OSError):
-                status = os.stat(name)
-                yield f"{name} {status.st_size} {status.st_mtime_ns}"
-
-
-# Variables that differ from one terminal or login to the next, and say nothing to a job.
-OF_THE_TERMINAL = {"_", "COLUMNS", "LINES", "LS_COLORS", "OLDPWD", "PWD", "SHLVL", "TERM", "TMPDIR"}
-OF_THE_SESSION = ("DBUS_", "GPG_", "INVOCATION_ID", "JOURNAL_", "PYTEST_", "SSH_", "XDG_", "ZMQMR_")
-OWN_MODULES = 2000  # on PYTHONPATH, that are looked at
 LOADS = 4  # of a job whose executor is killed while it loads it
 
 
@@ -162,7 +130,6 @@ class HostedJob:
         self._settings, self._slots, self._epoch, self._send = settings, slots, epoch, send
         self._shuffle = shuffle
         self._plans: tuple[StagePlan, ...] = plan_stages(self.spec)
-        self._keys = Keys(self.spec, self._plans, _environment())
         self._shelves = [Shelf(os.path.join(each, SPOOLS)) for each in self.directories]
         self._stores: dict[int, Partitions] = {}
         self._attempts: dict[tuple[str, int], _Attempt] = {}
@@ -202,6 +169,11 @@ class HostedJob:
             for key in set(shelf.list_keys()) - set(tasks):
                 shelf.drop(key)
         return tuple(sorted(tasks[key] for shelf in self._shelves for key in shelf.list_keys()))
+
+    @cached_property
+    def _keys(self) -> Keys:
+        """Made when the first key is needed: it looks at the drive."""
+        return Keys(self.spec, self._plans, surroundings())
 
     def _shelf(self, key: str) -> Shelf | None:
         """The shelf on which a spool is."""
