@@ -233,3 +233,21 @@ def test_removing_ends_the_sorts_that_run(make: Make, tmp_path: Path) -> None:
     assert len(partitions.descriptors) == 2, "no more sorts at a time than allowed"
     partitions.remove()
     assert partitions.descriptors == []
+
+
+@pytest.mark.parametrize("damage", ["a bit flips", "it is cut", "something is added"])
+def test_f20_damage_to_what_came_from_others_is_found_before_it_is_sorted(
+    make: Make, tmp_path: Path, damage: str
+) -> None:
+    partitions = make()
+    for number, line in enumerate([b"b\t1\n", b"a\t1\n"]):
+        task = f"map-0-{number:05d}"
+        partitions.commit(task, 1, [send(partitions, task, 0, line)])
+    (path,) = (path for path in tmp_path.glob("shuffle/partition-0.*"))
+    content = path.read_bytes()
+    flipped = content[:5] + bytes([content[5] ^ 1]) + content[6:]
+    path.write_bytes(
+        {"a bit flips": flipped, "it is cut": content[:4], "something is added": content + b"c\t1\n"}[damage]
+    )
+    failed = outcome(partitions, 0)
+    assert isinstance(failed, Corrupt) and str(path) in str(failed)

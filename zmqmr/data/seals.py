@@ -35,7 +35,11 @@ def check(sealed: Seal) -> None:
             now.path,
         )
     if now.crc32 != sealed.crc32:
-        raise Corrupt(
-            f"the intermediate file {sealed.path} is not what was written; check the drive and the memory",
-            now.path,
-        )
+        raise damaged(now.path)
+
+
+def damaged(path: str) -> Corrupt:
+    """What to say of an intermediate file that is not what was written."""
+    return Corrupt(
+        f"the intermediate file {path} is not what was written; check the drive and the memory", path
+    )

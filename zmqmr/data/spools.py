@@ -16,6 +16,7 @@ from contextlib import suppress
 
 import msgspec
 
+from zmqmr.data.seals import damaged
 from zmqmr.errors import Corrupt
 from zmqmr.messages import AttemptDone, Struct, encode
 
@@ -109,13 +110,6 @@ class Spool:
             raise Corrupt(f"cannot read the spool {self.path}: {error.strerror}", self.path) from error
         if crc32 != part.crc32:
             raise damaged(self.path)
-
-
-def damaged(path: str) -> Corrupt:
-    """What to say of an intermediate file that is not what was written."""
-    return Corrupt(
-        f"the intermediate file {path} is not what was written; check the drive and the memory", path
-    )
 
 
 def _read_index(path: str) -> tuple[Part, ...]:

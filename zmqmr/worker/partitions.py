@@ -18,9 +18,9 @@ from typing import IO
 
 import msgspec
 
-from zmqmr.data.seals import seal
+from zmqmr.data.seals import damaged, seal
 from zmqmr.data.sort import check_sorted, start_sort
-from zmqmr.data.spools import Spool, damaged
+from zmqmr.data.spools import Spool
 from zmqmr.errors import Corrupt, OutOfDisk, SpillError
 from zmqmr.messages import FrameCount, Seal
 from zmqmr.net.frames import FrameHeader
@@ -57,17 +57,16 @@ class _File:
 
     def __init__(self, path: str):
         self.path = path
-        self.bytes = self.crc32 = 0
+        self.bytes = 0
+        self._sections: list[tuple[int, int]] = []  # bytes and CRC-32 of each task's records, in order
 
-    def append(self, payloads: Sequence[bytes]) -> None:
-        """All or nothing; SpillError when they cannot be written."""
-        crc32 = self.crc32
+    def append(self, payloads: Sequence[bytes], size: int, crc32: int) -> None:
+        """Payloads of that size and checksum, all or nothing; SpillError when they cannot be written."""
         try:
             with open(self.path, "ab", buffering=0) as file:
                 try:
                     for payload in payloads:
                         view = memoryview(payload)
-                        crc32 = zlib.crc32(view, crc32)
                         while view:
                             view = view[file.write(view) or 0 :]
                 except OSError:
@@ -75,20 +74,24 @@ class _File:
                     raise
         except OSError as error:
             raise spill_error(error, self.path) from error
-        self.bytes += sum(map(len, payloads))
-        self.crc32 = crc32
+        self.bytes += size
+        self._sections.append((size, crc32))
 
     def blocks(self) -> Iterator[bytes]:
-        crc32 = 0
         try:
             with open(self.path, "rb", buffering=0) as file:
-                while block := file.read(_BLOCK_BYTES):
-                    crc32 = zlib.crc32(block, crc32)
-                    yield block
+                for size, crc32 in self._sections:
+                    found = 0
+                    while size and (block := file.read(min(size, _BLOCK_BYTES))):
+                        found = zlib.crc32(block, found)
+                        size -= len(block)
+                        yield block
+                    if size or found != crc32:
+                        raise damaged(self.path)
+                if file.read(1):
+                    raise damaged(self.path)
         except OSError as error:
             raise Corrupt(f"cannot read {self.path}: {error.strerror}", self.path) from error
-        if crc32 != self.crc32:
-            raise damaged(self.path)
 
     def forget(self) -> None:
         with suppress(OSError):
@@ -305,7 +308,7 @@ class Partitions:
             crc32 = zlib.crc32(payload, crc32)
         if (sum(map(len, payloads)), crc32) != (count.bytes, count.crc32):
             raise damaged(held.path)  # what waited in a file is not what came
-        file.append(payloads)
+        file.append(payloads, count.bytes, count.crc32)
         if partition.file is None:
             partition.file = file
             partition.growing.append(file)
