@@ -44,8 +44,8 @@ MUTANTS = [
     (
         "reports of the wrong worker are believed",
         "reports",
-        "if attempt is None or attempt.worker != worker.name:",
-        "if attempt is None:",
+        "if task is None or attempt is None or attempt.worker != worker.name:",
+        "if task is None or attempt is None:",
     ),
     (
         "commits of an old attempt are believed",

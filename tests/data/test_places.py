@@ -51,7 +51,7 @@ def test_of_a_job_that_failed_its_spools_stay_and_nothing_else(tmp_path: Path) -
     spools = Path(places.spools(str(data), "job"))
     spools.mkdir(parents=True)
     (spools / "key").write_text("records")
-    for path in ("session/journal", "agent/job/work/file", "agent/job/attempts/a/out", "agent/other/x"):
+    for path in ("session/journal", "agent/job/work", "agent/job/attempts/a/out", "agent/other/x"):
         (data / path).parent.mkdir(parents=True, exist_ok=True)
         (data / path).touch()
     (data / "output").mkdir()

@@ -5,7 +5,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
-from zmqmr.cli.texts import print_json, print_table, say
+from zmqmr.cli.texts import print_json, print_progress, print_table, say
 from zmqmr.errors import (
     EXIT_INTERRUPTED,
     EXIT_JOB_FAILED,
@@ -68,16 +68,7 @@ def show(args: argparse.Namespace) -> int:
     if job.files:
         print(f"{'output:':12}{job.files} files: zmqmr attach {job.job} --cluster {args.cluster}")
     steps = max((stage.step for stage in job.stages), default=0) + 1
-    for stage in job.stages:
-        more = f", {stage.failures} failed attempts" if stage.failures else ""
-        print(
-            f"step {stage.step + 1} of {steps} {stage.kind}: {stage.done} of {stage.tasks} tasks done,"
-            f" {stage.records:,} records, {stage.bytes:,} bytes{more}"
-        )
-    for number, counters in enumerate(job.counters):
-        for group, names in sorted(counters.items()):
-            for name, count in sorted(names.items()):
-                print(f"counter of step {number + 1}: {one_line(group)} / {one_line(name)} = {count:,}")
+    print_progress(job.stages, job.counters, steps)
     return EXIT_OK
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from zmqmr.cli import remote
 from zmqmr.cli.jobs import seconds
-from zmqmr.cli.texts import duration, moment, print_json
+from zmqmr.cli.texts import duration, moment, print_json, print_progress
 from zmqmr.client.texts import one_line, printable
 from zmqmr.errors import EXIT_OK
 from zmqmr.settings import Settings
@@ -79,16 +79,7 @@ def _print(record: "Record", records: "Records") -> None:
     for name, value in lines:
         if value:
             print(f"{name + ':':12}{one_line(value)}")
-    for stage in record.stages:
-        more = f", {stage.failures} failed attempts" if stage.failures else ""
-        print(
-            f"step {stage.step + 1} of {record.steps} {stage.kind}: {stage.done} of {stage.tasks} tasks done,"
-            f" {stage.records:,} records, {stage.bytes:,} bytes{more}"
-        )
-    for number, counters in enumerate(record.counters):
-        for group, names in sorted(counters.items()):
-            for name, count in sorted(names.items()):
-                print(f"counter of step {number + 1}: {one_line(group)} / {one_line(name)} = {count:,}")
+    print_progress(record.stages, record.counters, record.steps)
 
 
 def _where_output_is(record: "Record") -> str:

@@ -3,10 +3,11 @@
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from zmqmr.client.texts import one_line
+from zmqmr.messages import Counters, StageProgress
 
 
 def print_json(value: Any) -> None:
@@ -21,6 +22,20 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         padded = [cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False)]
         print("  ".join([*padded, row[-1]]))
+
+
+def print_progress(stages: Iterable[StageProgress], counters: Iterable[Counters], steps: int) -> None:
+    """Print how far each stage of a job of so many steps is, and the counters of each step."""
+    for stage in stages:
+        more = f", {stage.failures} failed attempts" if stage.failures else ""
+        print(
+            f"step {stage.step + 1} of {steps} {stage.kind}: {stage.done} of {stage.tasks} tasks done,"
+            f" {stage.records:,} records, {stage.bytes:,} bytes{more}"
+        )
+    for number, groups in enumerate(counters, 1):
+        for group, names in sorted(groups.items()):
+            for name, count in sorted(names.items()):
+                print(f"counter of step {number}: {one_line(group)} / {one_line(name)} = {count:,}")
 
 
 def moment(seconds: float) -> str:

@@ -63,7 +63,7 @@ from zmqmr.net.curve import Keys
 from zmqmr.net.endpoints import is_tcp
 from zmqmr.net.gate import Door, Gate, bound
 from zmqmr.net.notify import Notifier
-from zmqmr.net.sockets import context, control_server, receive, worker_identity
+from zmqmr.net.sockets import context, control_server, waiting, worker_identity
 from zmqmr.settings import Settings
 
 TICK_SECONDS = 0.1  # between two looks at what time has brought about ...
@@ -228,13 +228,8 @@ class Coordinator:
     # --- what comes in -----------------------------------------------------------------------
 
     def _take_frames(self) -> None:
-        for _ in range(FRAMES_A_TURN):
-            try:
-                parts, key = receive(self._socket, guarded=self._gate is not None)
-            except zmq.Again:
-                return
-            if len(parts) == 2:
-                self._receive(parts[0], parts[1], key)
+        for peer, frame, key in waiting(self._socket, self._gate is not None, FRAMES_A_TURN):
+            self._receive(peer, frame, key)
 
     def _receive(self, peer: bytes, frame: bytes, key: bytes) -> None:
         try:

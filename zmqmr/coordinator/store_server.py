@@ -19,7 +19,7 @@ from zmqmr.messages import Refused, decode, encode
 from zmqmr.net.blobs import USERS, store_server
 from zmqmr.net.endpoints import is_tcp
 from zmqmr.net.gate import Door, Gate, bound
-from zmqmr.net.sockets import receive
+from zmqmr.net.sockets import waiting
 from zmqmr.store_messages import (
     CHUNK_BYTES,
     MAX_WINDOW,
@@ -124,13 +124,8 @@ class StoreServer(threading.Thread):
         self.join()
 
     def _take(self) -> None:
-        for _ in range(MESSAGES_A_TURN):
-            try:
-                parts, key = receive(self._socket, guarded=self._gate is not None)
-            except zmq.Again:
-                return
-            if len(parts) == 2:
-                self._receive(parts[0], parts[1], key)
+        for peer, frame, key in waiting(self._socket, self._gate is not None, MESSAGES_A_TURN):
+            self._receive(peer, frame, key)
 
     def _receive(self, peer: bytes, frame: bytes, key: bytes) -> None:
         if self._gate is not None and not self._gate.keys.authorized.roles(key) & USERS:

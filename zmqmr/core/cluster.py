@@ -144,6 +144,6 @@ class Cluster:
 
     def _holder(self, job: Job, stage: Stage, number: int) -> str | None:
         """The worker that holds the input of a stage's task."""
-        assert stage.plan.source is not None
-        source = job.stages[stage.plan.source]
+        source = job.source(stage)
+        assert source is not None
         return source.owners[number] if source.plan.partitions else source.tasks[number].worker

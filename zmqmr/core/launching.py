@@ -143,9 +143,8 @@ class Launching(Cluster):
 
     def _input_bytes(self, job: Job, stage: Stage, task: Task) -> int:
         """What a reduce task's partition must hold: whatever went wrong, less or more is never read."""
-        if stage.plan.kind != "reduce" or stage.plan.source is None:
-            return 0
-        return job.stages[stage.plan.source].volume[task.number]
+        source = job.source(stage)
+        return source.volume[task.number] if source is not None and stage.plan.kind == "reduce" else 0
 
     def _endpoints(self, stage: Stage, task: Task) -> tuple[str, ...]:
         """Where the records of each partition go; "" for those that nobody needs or that have them."""

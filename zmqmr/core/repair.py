@@ -31,8 +31,8 @@ class Repair(Launching):
         self._queue_all(job)
 
     def _settle_input(self, job: Job, consumer: Stage) -> None:
-        assert consumer.plan.source is not None
-        source = job.stages[consumer.plan.source]
+        source = job.source(consumer)
+        assert source is not None
         needed = [task.number for task in consumer.tasks if task.needs_input]
         if source.plan.partitions:
             self._own(job, source, [number for number in needed if source.owners[number] is None])
@@ -85,10 +85,9 @@ class Repair(Launching):
 
     def _lose_input(self, job: Job, task: Task) -> None:
         """What a task read is damaged: it is made again."""
-        stage = job.stages[task.stage]
-        if stage.plan.source is None:
+        source = job.source(job.stages[task.stage])
+        if source is None:
             return
-        source = job.stages[stage.plan.source]
         if source.plan.partitions:
             source.disown([task.number])
         elif source.tasks[task.number].state is TaskState.DONE:

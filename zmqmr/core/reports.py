@@ -52,11 +52,13 @@ class Reports(Repair):
 
     # --- attempts ----------------------------------------------------------------------------
 
-    def _running(self, worker: Worker, job: Job, report: AttemptProgress | AttemptDone | AttemptFailed):  # type: ignore[no-untyped-def]
+    def _running(
+        self, worker: Worker, job: Job, report: AttemptProgress | AttemptDone | AttemptFailed
+    ) -> tuple[Task, Attempt] | None:
         """The task and attempt that a report is about, if its sender runs it."""
         task = job.by_name.get(report.task)
         attempt = task.running(report.attempt) if task is not None else None
-        if attempt is None or attempt.worker != worker.name:
+        if task is None or attempt is None or attempt.worker != worker.name:
             return None
         return task, attempt
 
@@ -250,8 +252,9 @@ class Reports(Repair):
         if not job.stage.finished or not job.settled:
             return
         while job.stage.finished:
-            if job.stage.plan.source is not None:
-                self._free(job, job.stages[job.stage.plan.source])
+            source = job.source(job.stage)
+            if source is not None:
+                self._free(job, source)
             if job.current + 1 == len(job.stages):
                 self._end(job, "succeeded", "")
                 return

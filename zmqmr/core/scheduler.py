@@ -49,7 +49,7 @@ ASK_SECONDS = 5.0  # between two questions to a worker that has not opened a job
 COMMIT_SECONDS = 60.0  # from an attempt's end until its records must have arrived
 SLOW_FACTOR = 1.5  # times the median, as Hadoop and Spark have it: such an attempt is slow ...
 SLOW_SECONDS = 5.0  # ... but a shorter one is not worth a race
-RACE_SECONDS = 1.0  # between two looks for slow attempts
+RACE_SECONDS = 1.0  # between two races of a job
 RACED_SHARE = 10  # at most one task in so many, and one in any case, is raced at a time
 
 

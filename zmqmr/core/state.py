@@ -206,7 +206,7 @@ class Job:
         self.waiting_since: float | None = None
         self.changed = True  # since the last JobUpdate
         self.updated = 0.0  # when the last JobUpdate was made
-        self.raced_at = 0.0  # when slow attempts were last looked for
+        self.raced_at = 0.0  # when a slow attempt was last raced, or could not be
         self.begin()
 
     def begin(self) -> None:
@@ -226,6 +226,10 @@ class Job:
                 new.attempt, new.failures, new.losses = old.attempt, old.failures, old.losses
                 new.story, new.failed_on = old.story, old.failed_on
                 new.careful, new.suspect, new.skip = old.careful, old.suspect, old.skip
+
+    def source(self, stage: Stage) -> Stage | None:
+        """The stage whose output a stage reads; None: it reads the job's input."""
+        return self.stages[stage.plan.source] if stage.plan.source is not None else None
 
     @property
     def stage(self) -> Stage:

@@ -6,6 +6,7 @@ a process without keys.
 
 import itertools
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import zmq
@@ -254,3 +255,15 @@ def receive(socket: "zmq.Socket[bytes]", guarded: bool) -> tuple[list[bytes], by
         return socket.recv_multipart(zmq.NOBLOCK), b""
     parts = socket.recv_multipart(zmq.NOBLOCK, copy=False)
     return [part.bytes for part in parts], str(parts[-1].get("User-Id")).encode()
+
+
+def waiting(socket: "zmq.Socket[bytes]", guarded: bool, most: int) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """Peer, frame and public key of messages that have come, at most so many; what is not one frame is left
+    out."""
+    for _ in range(most):
+        try:
+            parts, key = receive(socket, guarded)
+        except zmq.Again:
+            return
+        if len(parts) == 2:
+            yield parts[0], parts[1], key
