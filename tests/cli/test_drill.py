@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from differential.harness import JOBS, plain_environ
-from faults.nemesis import MANY_TASKS
+from faults.nemesis import MANY_TASKS, some_words
 
 from zmqmr.cli.faults import all_faults
 from zmqmr.cli.small_drive import SmallDrive
@@ -44,7 +44,7 @@ def _said(ended: subprocess.CompletedProcess[str]) -> dict[str, str]:
 
 def test_drill_runs_a_job_under_every_fault_and_finds_the_same_output(tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
-    text.write_text("".join(f"w{n % 17} v{n % 5} and {'x' * (n % 7)}\n" for n in range(320)))
+    text.write_text(some_words(320))
     ended = _drill("--seed", "8", JOBS / "noted_words.py", "--pause", "0.006", text, **MANY_TASKS)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert ended.stdout.startswith("seed 8\n")

@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from differential.harness import Result
-from faults.nemesis import FaultPlace, end_process, oracle
+from faults.nemesis import FaultPlace, end_process, oracle, some_words
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def place(tmp_path: Path) -> Iterator[FaultPlace]:
 def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of about 5 KB of words, enough for a dozen map tasks."""
     path = tmp_path_factory.mktemp("faults") / "words.txt"
-    path.write_text("".join(f"w{n % 17} v{n % 5} and {'x' * (n % 7)}\n" for n in range(320)))
+    path.write_text(some_words(320))
     return path
 
 

@@ -172,6 +172,11 @@ class FaultPlace(Place):
         self.notes = notes
 
 
+def some_words(lines: int, first: str = "w") -> str:
+    """Lines of about 15 bytes with few words, the first of each beginning with `first`."""
+    return "".join(f"{first}{n % 17} v{n % 5} and {'x' * (n % 7)}\n" for n in range(lines))
+
+
 def oracle(inputs: Sequence[Path], job: str | Path = WORDS, runner: str = "inline") -> Result:
     """What mrjob's own runner makes of the job."""
     result = run_stock(job, (), inputs, runner)

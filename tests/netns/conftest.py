@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from differential.harness import Result
-from faults.nemesis import WORDS, FaultPlace, oracle
+from faults.nemesis import WORDS, FaultPlace, oracle, some_words
 from netns.network import Network, network
 from netns.services import Cluster, Submitted, key_directory
 
@@ -79,7 +79,7 @@ def ring(wires: Network, tmp_path: Path, words: Path) -> Iterator[Ring]:
 def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of about 10 KB of words, enough for a dozen map tasks."""
     path = tmp_path_factory.mktemp("netns") / "words.txt"
-    path.write_text("".join(f"w{n % 17} v{n % 5} and {'x' * (n % 7)}\n" for n in range(640)))
+    path.write_text(some_words(640))
     return path
 
 

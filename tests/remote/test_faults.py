@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from differential.harness import Result, run_stock
+from faults.nemesis import some_words
 from remote.cluster import RemoteCluster, free_ports, until
 
 SLOW = ("--pause", "0.02")  # for each line
@@ -22,7 +23,7 @@ SLOW = ("--pause", "0.02")  # for each line
 def lines(mine: Path) -> Path:
     """Enough for seconds of work at SLOW, in a dozen tasks."""
     path = mine / "lines.txt"
-    path.write_text("".join(f"w{n % 17} v{n % 5} and {'x' * (n % 7)}\n" for n in range(600)))
+    path.write_text(some_words(600))
     return path
 
 

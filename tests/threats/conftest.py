@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from differential.harness import Result
-from faults.nemesis import FaultPlace, oracle
+from faults.nemesis import FaultPlace, oracle, some_words
 from netns.services import QUICK, Cluster, Host, free_port, key_directory
 
 HERE = Host("here")
@@ -49,7 +49,7 @@ def running_cluster(
 def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of about 10 KB of words, enough for a dozen map tasks."""
     path = tmp_path_factory.mktemp("threats") / "words.txt"
-    path.write_text("".join(f"{MARKER}{n % 17} v{n % 5} and {'x' * (n % 7)}\n" for n in range(320)))
+    path.write_text(some_words(320, MARKER))
     return path
 
 
