@@ -93,6 +93,10 @@ class Partitioner(Struct, frozen=True):
     separator: str = "\t"
 
 
+# In a step's jobconf: Hadoop's lists of the job's files, as path#name. Their paths are those of one run.
+CACHE_LISTS = ("mapreduce.job.cache.archives", "mapreduce.job.cache.files")
+
+
 class Step(Struct, frozen=True):
     """One step of the job."""
 

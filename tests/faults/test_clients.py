@@ -250,11 +250,16 @@ def test_f36_what_is_wrong_before_the_job_begins_is_said_by_the_command_itself(
 # --- lost jobs -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", ["the client alone", "all at one stroke"])
+@pytest.mark.parametrize("how", ["the client alone", "all at one stroke", "a client with a set-up"])
 def test_f37_a_job_that_was_lost_is_resumed(
     place: FaultPlace, shell: Shell, words: Path, tmp_path: Path, expected: Result, how: str
 ) -> None:
-    run = start(place, shell, words, SLOW, tmp_path / "out")
+    args = list(SLOW)
+    if how == "a client with a set-up":  # files that are made anew each time, in another directory
+        (tmp_path / "library").mkdir()
+        (tmp_path / "library" / "module.py").write_text("")
+        args += ["--dirs", str(tmp_path / "library"), "--setup", "export SET_UP=1"]
+    run = start(place, shell, words, args, tmp_path / "out")
     run.await_executions(6)
     job = shell.await_job()
     victims = [run.process.pid]
@@ -268,7 +273,7 @@ def test_f37_a_job_that_was_lost_is_resumed(
     assert shell.zmqmr("attach", job).returncode == 3
 
     (place.notes / "executions").unlink()
-    again = start(place, shell, words, ["--resume", *SLOW], tmp_path / "out")
+    again = start(place, shell, words, ["--resume", *args], tmp_path / "out")
     result = again.end()
     assert result.rc == 0, result.stderr
     assert f"resuming {job}, which lost" in result.stderr
