@@ -26,8 +26,8 @@ _refused_skips: list[str] = []
 
 @pytest.hookimpl
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of a file run in one process, those of whole clusters all in one; it begins at once, because it
-    takes longest."""
+    """The tests of a file run in one process, those of whole clusters all in one, which
+    begins at once because it takes longest."""
     groups = {item: "cluster" if item.path.parent == CLUSTER_TESTS else str(item.path) for item in items}
     for item, group in groups.items():
         item.add_marker(pytest.mark.xdist_group(group))
