@@ -90,6 +90,19 @@ def test_f4_a_frozen_executor_is_replaced(
     assert not is_alive(executor)
 
 
+def test_f1_a_hangup_that_reaches_the_executor_is_not_its_business(
+    place: FaultPlace, words: Path, tmp_path: Path, expected: Result
+) -> None:
+    """A terminal that closes says so to every process that began in it."""
+    run = Run(place, tmp_path / "out", [words], SLOW)
+    run.await_executions(2)
+    executor = run.await_one("executor")
+    os.kill(executor, signal.SIGHUP)
+    run.await_executions(4)
+    assert is_alive(executor)
+    assert "Traceback" not in run.assert_same_as(expected).stderr
+
+
 def test_f5_an_agent_that_hangs_while_its_sockets_live_is_given_up_and_replaced(
     place: FaultPlace, tmp_path: Path
 ) -> None:
