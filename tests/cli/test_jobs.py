@@ -83,7 +83,7 @@ def test_f37_jobs_lists_them_with_the_newest_first(site: Site, jobs: list[str]) 
 
 def test_show_says_all_about_a_job(site: Site, jobs: list[str]) -> None:
     said = site.zmqmr("show", jobs[2]).stdout.decode()
-    for part in ("succeeded", "job.py --no-conf good.txt", "good.txt", "map: 1 of 1 tasks done", "lines = 3"):
+    for part in ("succeeded", "job.py --no-conf good.txt", "good.txt", "map: 1 of 1 task done", "lines = 3"):
         assert part in said
     (shown,) = site.json("show", jobs[2])
     assert shown["counters"] == [{"seen": {"lines": 3}}]

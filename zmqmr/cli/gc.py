@@ -7,6 +7,7 @@ from zmqmr.cli.texts import print_json
 from zmqmr.client.texts import one_line
 from zmqmr.errors import EXIT_OK
 from zmqmr.settings import Settings
+from zmqmr.words import counted
 
 
 def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -30,7 +31,12 @@ def run(args: argparse.Namespace) -> int:
         if args.json:
             print_json({"path": garbage.path, "bytes": garbage.bytes, "reason": garbage.reason})
         else:
-            print(f"{would} {one_line(garbage.path)} ({garbage.bytes:,} bytes): {one_line(garbage.reason)}")
+            size = counted(garbage.bytes, "byte")
+            print(f"{would} {one_line(garbage.path)} ({size}): {one_line(garbage.reason)}")
     if not args.json:
-        print(f"{would} {count} things, {total:,} bytes" if count else "there is nothing to remove")
+        print(
+            f"{would} {counted(count, 'thing')}, {counted(total, 'byte')}"
+            if count
+            else "there is nothing to remove"
+        )
     return EXIT_OK

@@ -8,6 +8,7 @@ from zmqmr.cli import remote
 from zmqmr.cli.texts import duration, moment, print_json, print_table, say
 from zmqmr.errors import EXIT_OK
 from zmqmr.settings import Settings
+from zmqmr.words import counted
 
 if TYPE_CHECKING:
     from zmqmr.client.records import Record
@@ -59,7 +60,7 @@ def _row(record: "Record") -> list[str]:
         record.state,
         moment(record.begun),
         duration(seconds(record)) if record.state != "lost" else "?",
-        f"{done} of {tasks} tasks" if tasks else "",
+        f"{done} of {counted(tasks, 'task')}" if tasks else "",
         reason if len(reason) <= 80 else reason[:77] + "...",
     ]
 

@@ -34,12 +34,13 @@ def run(args: argparse.Namespace) -> int:
         return remote.kill(args)
     from zmqmr.client import contact
     from zmqmr.client.garbage import settle
-    from zmqmr.client.records import Records
+    from zmqmr.client.records import Records, how_it_ended
+    from zmqmr.client.resume import take_back_output
 
     records = Records.of(Settings.from_environ())
     record = records.find(args.job)
     if record.state != "running":
-        raise UsageError(f"{record.job} does not run: it {_ended(record)}")
+        raise UsageError(f"{record.job} does not run: it {how_it_ended(record)}")
     if args.force:
         _end_processes(record)
     else:
@@ -50,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
             f"{record.job} has not ended; end its processes with: zmqmr kill --force {record.job}"
         )
     if args.force and now.state == "lost":
+        take_back_output(now)
         now.state, now.reason = "killed", "killed by zmqmr kill --force"
         deadline = time.monotonic() + _END_SECONDS
         while not settle(now, records, time.time()) and time.monotonic() < deadline:
@@ -57,12 +59,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"job": now.job, "state": now.state, "reason": now.reason})
     else:
-        print(f"{now.job} {_ended(now)}")
+        print(f"{now.job} {how_it_ended(now)}")
     return EXIT_OK
-
-
-def _ended(record: "Record") -> str:
-    return f"{'was ' if record.state in ('killed', 'lost') else ''}{record.state}"
 
 
 def _end_processes(record: "Record") -> None:

@@ -9,6 +9,7 @@ from zmqmr.cli.texts import duration, moment, print_json, print_progress
 from zmqmr.client.texts import one_line, printable
 from zmqmr.errors import EXIT_OK
 from zmqmr.settings import Settings
+from zmqmr.words import counted
 
 if TYPE_CHECKING:
     from zmqmr.client.records import Record, Records
@@ -100,4 +101,4 @@ def _print_failures(record: "Record", failures: list[dict[str, Any]]) -> None:
     for entry in failures[-FAILURES:]:
         print(printable(entry["text"]))
     if len(failures) > FAILURES:
-        print(f"{len(failures) - FAILURES} earlier failures: zmqmr logs {record.job}")
+        print(f"{counted(len(failures) - FAILURES, 'earlier failure')}: zmqmr logs {record.job}")

@@ -8,6 +8,7 @@ from typing import Any
 
 from zmqmr.client.texts import one_line
 from zmqmr.messages import Counters, StageProgress
+from zmqmr.words import counted
 
 
 def print_json(value: Any) -> None:
@@ -27,10 +28,10 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
 def print_progress(stages: Iterable[StageProgress], counters: Iterable[Counters], steps: int) -> None:
     """Print how far each stage of a job of so many steps is, and the counters of each step."""
     for stage in stages:
-        more = f", {stage.failures} failed attempts" if stage.failures else ""
+        more = f", {counted(stage.failures, 'failed attempt')}" if stage.failures else ""
         print(
-            f"step {stage.step + 1} of {steps} {stage.kind}: {stage.done} of {stage.tasks} tasks done,"
-            f" {stage.records:,} records, {stage.bytes:,} bytes{more}"
+            f"step {stage.step + 1} of {steps} {stage.kind}: {stage.done} of {counted(stage.tasks, 'task')}"
+            f" done, {counted(stage.records, 'record')}, {counted(stage.bytes, 'byte')}{more}"
         )
     for number, groups in enumerate(counters, 1):
         for group, names in sorted(groups.items()):

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from zmqmr.client.endings import is_shown, log
 from zmqmr.client.texts import cut, one_line, printable, size_words
 from zmqmr.messages import AttemptReport, Failure, JobUpdate, StageProgress
+from zmqmr.words import counted
 
 LOG_SECONDS = 10.0  # between two log lines about progress
 WAIT_SECONDS = 2.0  # a shorter wait, as for the first worker, is not worth a word
@@ -54,7 +55,7 @@ def _story(events: Sequence[str]) -> list[str]:
         return []
     lines = ["  what happened to the task, in minutes and seconds since the job began:"]
     if len(events) > STORY_LINES:
-        lines.append(f"    ... {len(events) - STORY_LINES} earlier events")
+        lines.append(f"    ... {counted(len(events) - STORY_LINES, 'earlier event')}")
     for event in events[-STORY_LINES:]:
         when, what = "", event
         if timed := _STORY_LINE.fullmatch(event):
@@ -190,8 +191,8 @@ class Progress:
     def _end_of(self, stage: StageProgress, now: float) -> str:
         seconds = now - self._started.get(stage.stage, now)
         return (
-            f"{self._title(stage)}: {_tasks(stage.tasks)} done in {seconds:.1f} s, "
-            f"{stage.records:,} records, {size_words(stage.bytes)}"
+            f"{self._title(stage)}: {counted(stage.tasks, 'task')} done in {seconds:.1f} s, "
+            f"{counted(stage.records, 'record')}, {size_words(stage.bytes)}"
         )
 
     def _title(self, stage: StageProgress) -> str:
@@ -200,7 +201,9 @@ class Progress:
     def _line(self, stage: StageProgress | None, waiting: str, now: float) -> str:
         if stage is None:
             return f"waiting: {one_line(waiting)}" if waiting else ""
-        words = [f"{self._title(stage)}: {stage.done} of {_tasks(stage.tasks)}, {stage.running} running"]
+        words = [
+            f"{self._title(stage)}: {stage.done} of {counted(stage.tasks, 'task')}, {stage.running} running"
+        ]
         seconds = now - self._started.get(stage.stage, now)
         if seconds > 0 and stage.records:
             words.append(f"{stage.records / seconds:,.0f} records/s, {size_words(stage.bytes / seconds)}/s")
@@ -208,7 +211,7 @@ class Progress:
             if left is not None:
                 words.append(f"{int(left) // 60}:{int(left) % 60:02d} left")
         if stage.failures:
-            words.append(f"{stage.failures} failed attempts")
+            words.append(counted(stage.failures, "failed attempt"))
         if waiting:
             words.append(f"waiting: {one_line(waiting)}")
         if stage.status:
@@ -234,7 +237,3 @@ def _active(update: JobUpdate) -> StageProgress | None:
 def _seconds_left(stage: StageProgress, seconds: float) -> float | None:
     done, total = (stage.bytes, stage.total_bytes) if stage.total_bytes else (stage.done, stage.tasks)
     return seconds * (total - done) / done if 0 < done <= total else None
-
-
-def _tasks(count: int) -> str:
-    return f"{count} task" if count == 1 else f"{count} tasks"

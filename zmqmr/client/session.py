@@ -18,6 +18,7 @@ from zmqmr.client.jobspec import bundled
 from zmqmr.client.records import Record, Records
 from zmqmr.client.resume import STANDARD_INPUT, Earlier, command_line, kept
 from zmqmr.data import outputs, places
+from zmqmr.errors import UsageError
 from zmqmr.messages import AttemptReport, JobEnded, JobSpec, JobUpdate
 from zmqmr.settings import Settings
 
@@ -32,7 +33,12 @@ class Session:
         self.record = record
         self.records = Records.of(settings)
         self._log = JobLog(self.records.log_path(record.job), record.steps)
-        self._ended = False
+        self._ended = self._warned = False
+
+    @property
+    def known(self) -> bool:
+        """Whether the job's processes have run, so that its record says so."""
+        return bool(self.record.boot)
 
     def __enter__(self) -> "Session":
         self._log.pid = os.getpid()
@@ -80,14 +86,46 @@ class Session:
         self.record.reason = reason[: records.MAX_TEXT]
         self.record.ended = time.time()
         self._write()
-        if state in records.RESUMABLE and (tasks := kept(self.record)):
-            log.info("%s are kept; the same command with --resume uses them again", tasks)
+        if state in records.RESUMABLE:
+            log.info("job %s %s%s", self.record.job, records.how_it_ended(self.record), self._next_step())
+
+    def _next_step(self) -> str:
+        tasks = kept(self.record)
+        if not tasks or self._warned:
+            return ""
+        unless = " while the job file is unchanged" if self.record.state == "failed" else ""
+        return f"; {tasks} kept; the same command with --resume goes on from there{unless}"
 
     def _write(self) -> None:
         try:
             self.records.write(self.record)
         except OSError as error:
-            log.warning("cannot keep a record of the job: %s", error)
+            if not self._warned:
+                log.warning("%s: no other command will know the job", _cannot_write(self.records, error))
+            self._warned = True
+
+
+def check_remembered(settings: Settings) -> None:
+    """UsageError when no other command could know the job: nobody would ever see its output."""
+    known = Records.of(settings)
+    try:
+        known.check()
+    except OSError as error:
+        raise UsageError(f"--detach needs a record of the job: {_cannot_write(known, error)}") from error
+
+
+def made_directories(
+    output: outputs.OutputDirectory, step_output: outputs.OutputDirectory | None
+) -> tuple[str, ...]:
+    """The directories that the job's client made for its output, the outermost first."""
+    if step_output is None:
+        return output.made
+    numbered = sorted(entry.path for entry in os.scandir(step_output.path))
+    return (*output.made, *step_output.made, *numbered)
+
+
+def _cannot_write(known: Records, error: OSError) -> str:
+    return f"cannot write to {known.directory} ({error.strerror or error}; set ZMQMR_STATE_DIRECTORY)"
 
 
 def describe(
@@ -121,6 +159,8 @@ def describe(
         files=_files(runner, data),
         task_args=list(spec.task_args),
         settings=settings.changed(),
+        command=list(sys.orig_argv),
+        made=list(spec.made),
     )
 
 

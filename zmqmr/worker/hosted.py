@@ -13,7 +13,7 @@ import msgspec
 
 from zmqmr.core.keys import Keys
 from zmqmr.core.plan import StagePlan, plan_stages
-from zmqmr.data.outputs import SUCCESS, TEMPORARY
+from zmqmr.data.outputs import SUCCESS, TEMPORARY, remove_empty_directories
 from zmqmr.data.places import SPOOLS, clear_job
 from zmqmr.data.pushing import blob_of, fetched
 from zmqmr.data.seals import seal
@@ -689,6 +689,9 @@ class HostedJob:
                     with suppress(OSError):
                         os.unlink(path)
             shutil.rmtree(os.path.join(directory, TEMPORARY), ignore_errors=True)
+        if not os.path.exists(os.path.join(self.spec.output_dir, SUCCESS)):
+            shutil.rmtree(os.path.join(self.spec.output_dir, f"_{SKIPPED}"), ignore_errors=True)
+        remove_empty_directories(self.spec.made)
 
     def close(self, keep: bool = False) -> None:
         """Kill what runs and remove what is left, except spools if they are to be kept."""
