@@ -33,7 +33,6 @@ from zmqmr.messages import (
     Kill,
     Launch,
     Leave,
-    Opened,
     OpenJob,
     Refused,
     Register,
@@ -311,7 +310,9 @@ class Agent:
 
     def _open_job(self, message: OpenJob) -> None:
         name = message.spec.job
-        if name not in self.jobs:
+        if job := self.jobs.get(name):
+            job.say_opened()  # the answer was lost
+        else:
             spare, self._spare = self._spare, None
             self.jobs[name] = HostedJob(
                 message.spec,
@@ -324,7 +325,6 @@ class Agent:
                 spare,
                 self._access,
             )
-        self.send(Opened(name, self.epoch, self.jobs[name].kept))
 
     def _launch(self, message: Launch) -> None:
         if job := self.jobs.get(message.job):

@@ -26,6 +26,7 @@ from zmqmr.messages import (
     JobSpec,
     Kill,
     Launch,
+    Opened,
     OpenFailed,
     Run,
     Seal,
@@ -97,14 +98,35 @@ class HostedJob:
         self._shuffles = Shuffles(self.directories, self.spec.sort, settings, slots)
         self._attempts: dict[tuple[str, int], _Attempt] = {}
         self._confirmed: dict[AttemptId, None] = {}  # attempts whose commit was done here
-        self.kept: tuple[str, ...] = ()  # tasks whose spools an earlier life, or an earlier run, left here
+        self._found: tuple[str, ...] | None = None  # tasks whose spools are here; None: it does not know yet
         try:
             for each in self.directories:
                 os.makedirs(each, exist_ok=True)
-            self.kept = self._kept.find_tasks()
-            self._begin(unpack_bundle(self.spec, self.work, access), self._unpacked)
+            self._begin(self._prepare, self._prepared)
         except OSError as error:
             self._cannot_open(error)
+
+    def _prepare(self, errand: Errand) -> tuple[str, ...]:
+        """Unpack the bundle and find the spools that an earlier life, or an earlier run, left."""
+        unpack_bundle(self.spec, self.work, self._access)(errand)
+        return self._kept.find_tasks(errand.check)
+
+    def _prepared(self, found: Any, error: Exception | None) -> None:
+        if error is None:
+            try:
+                self._executor.start()
+            except OSError as failed:
+                error = failed
+        if error is not None:
+            self._cannot_open(error)
+            return
+        self._found = found
+        self.say_opened()
+
+    def say_opened(self) -> None:
+        """Tell the coordinator, as soon as it is true, that attempts can be run here."""
+        if self._found is not None:
+            self._send(Opened(self.spec.job, self._epoch, self._found))
 
     def _cannot_open(self, error: Exception) -> None:
         self._send(OpenFailed(self.spec.job, self._epoch, Failure(f"cannot open the job: {error}")))
@@ -115,15 +137,6 @@ class HostedJob:
         errand = Errand(work, then)
         self._errands[errand.fd] = errand
         return errand
-
-    def _unpacked(self, _: Any, error: Exception | None) -> None:
-        if error is None:
-            try:
-                self._executor.start()
-            except OSError as failed:
-                error = failed
-        if error is not None:
-            self._cannot_open(error)
 
     # --- the executor ------------------------------------------------------------------------
 

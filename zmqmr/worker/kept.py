@@ -5,7 +5,7 @@ Kept spools outlive the agent, and the job if it fails: whoever finds them again
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cached_property
 from typing import Literal
@@ -43,9 +43,10 @@ class Kept:
 
     # --- spools ------------------------------------------------------------------------------
 
-    def find_tasks(self) -> tuple[str, ...]:
+    def find_tasks(self, check: Callable[[], None]) -> tuple[str, ...]:
         """The tasks whose spools are here, and those that are taken over from an earlier run. Spools that
-        are of no use to the job are dropped."""
+        are of no use to the job are dropped. With thousands of them it takes long: `check` is called now and
+        then, and may raise."""
         earlier = Shelf(self._spec.reuse) if self._spec.reuse else None
         if not any(shelf.list_keys() for shelf in (*self._shelves, *filter(None, [earlier]))):
             return ()
@@ -56,8 +57,10 @@ class Kept:
             for number in range(plan.tasks)
         }
         if earlier is not None:
-            whole = [key for key in earlier.list_keys() if key in tasks and not _left_out(earlier, key)]
-            self._shelves[0].take_over(earlier, whole)
+            for key in earlier.list_keys():
+                check()
+                if key in tasks and not _left_out(earlier, key):
+                    self._shelves[0].take_over(earlier, key)
         for shelf in self._shelves:
             for key in set(shelf.list_keys()) - set(tasks):
                 shelf.drop(key)
