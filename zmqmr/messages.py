@@ -221,6 +221,7 @@ class Failure(Struct, frozen=True):
     fatal: bool = False  # another attempt would fail alike: do not retry
     crashed: bool = False  # the process ended without explaining itself
     repro: str = ""  # path of its repro bundle
+    no_room: bool = False  # a drive is full: there may be room later, or elsewhere
     damaged: bool = False  # what it read was made by this job and is not what was written: make it again
 
 
@@ -252,7 +253,8 @@ class CommitFailed(Message, frozen=True):
 
 
 class OpenFailed(Message, frozen=True):
-    """This worker cannot run the job at all: bad bundle, setup failed, job file does not import."""
+    """This worker cannot run the job at all: no room, or what would be so on all workers (`fatal`): bad
+    bundle, setup failed, job file does not import."""
 
     job: Name
     epoch: int
@@ -276,9 +278,11 @@ class Opened(Message, frozen=True):
 
 
 class Inventory(Message, frozen=True):
-    """All that an agent holds, told to a coordinator that has started again."""
+    """All that an agent holds, told to a coordinator that has started again. `restarts`: of the Resync that
+    it answers."""
 
     epoch: int
+    restarts: Count
     jobs: tuple[Name, ...]
     running: tuple[AttemptId, ...]
     done: tuple[AttemptDone, ...]  # not committed yet
@@ -316,9 +320,11 @@ class Beat(Message, frozen=True):
 
 
 class Resync(Message, frozen=True):
-    """The coordinator has started again and knows the worker from its journal: answer with an Inventory."""
+    """The coordinator has started again and knows the worker from its journal: answer with an Inventory.
+    `restarts`: how often it has."""
 
     epoch: int
+    restarts: Count
 
 
 class Refused(Message, frozen=True):

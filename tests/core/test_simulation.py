@@ -36,6 +36,7 @@ from zmqmr.messages import (
     Kill,
     Launch,
     Opened,
+    OpenFailed,
     OpenJob,
 )
 
@@ -46,6 +47,7 @@ RECORDS = 4  # in a split
 LONGEST = 2000.0  # virtual seconds; a job that lasts longer hangs
 DEATHS = 2  # losses that a task survives
 FAILURES = 3  # of a task; it survives as many
+FULL = 2  # times that a worker has no room for a job
 
 SHAPES = [
     [MAP_ONLY],
@@ -80,6 +82,7 @@ class Agent:
         self.world, self.name, self.epoch, self.slots = world, name, epoch, slots
         self.alive = True
         self.connected = True  # to the coordinator
+        self.has_opened = False  # the job
         self.running: set[Key] = set()
         self.output: dict[Key, list[Record]] = {}  # of attempts that write part files
         self.held: dict[tuple[int, str, int], dict[int, list[list[Record]]]] = {}
@@ -119,11 +122,19 @@ class Agent:
             self.running.clear()
         else:
             assert isinstance(message, OpenJob)
-            self.report(Opened(message.spec.job, self.epoch, tuple(sorted(self.spools))))
+            self._open(message.spec.job)
+
+    def _open(self, job: str) -> None:
+        if self.has_opened or not self.world.may_be_full(self.name):
+            self.has_opened = True
+            self.report(Opened(job, self.epoch, tuple(sorted(self.spools))))
+        else:
+            self.report(OpenFailed(job, self.epoch, Failure("no room for the job", no_room=True)))
 
     # --- attempts ----------------------------------------------------------------------------
 
     def _launch(self, launch: Launch) -> None:
+        assert self.has_opened
         self.running.add((launch.task, launch.attempt))
         if launch.replay:
             self.world.later(0.01, lambda: self._replay(launch))
@@ -151,7 +162,7 @@ class Agent:
         if not self.alive or key not in self.running:
             return
         if self.world.may_fail(launch.task, 0.1):
-            self._end_attempt(*key, "bad luck")
+            self._end_attempt(*key, "bad luck", no_room=self.world.chance(0.5))
             return
         if launch.source is not None and self.world.may_fail(launch.task, 0.05):
             self._drop_partition(launch)
@@ -177,7 +188,7 @@ class Agent:
         if not self.alive or (launch.task, launch.attempt) not in self.running:
             return
         spool = self.spools.get(launch.task)
-        if spool is None or self.world.chance(0.1):
+        if spool is None or self.world.may_lose_spool():
             self.spools.pop(launch.task, None)
             self._end_attempt(launch.task, launch.attempt, "no such spool")
             return
@@ -207,10 +218,10 @@ class Agent:
             undelivered=tuple(undelivered),
         )
 
-    def _end_attempt(self, task: str, attempt: int, reason: str, damaged: bool = False) -> None:
+    def _end_attempt(self, task: str, attempt: int, reason: str, **kind: bool) -> None:
         if (task, attempt) in self.running:
             self.running.discard((task, attempt))
-            failure = Failure(reason, damaged=damaged)
+            failure = Failure(reason, **kind)
             self.report(AttemptFailed("job", task, attempt, self.epoch, failure))
 
     # --- commits -----------------------------------------------------------------------------
@@ -230,7 +241,7 @@ class Agent:
 
     def _commit(self, commit: Commit, held: dict[int, list[list[Record]]]) -> None:
         if self.world.may_fail(commit.task, 0.05):
-            failure = Failure("the disk is full")
+            failure = Failure("the disk is full", no_room=True)
             self.report(CommitFailed(commit.job, commit.task, commit.attempt, self.epoch, failure))
             return
         key = commit.task, commit.attempt
@@ -285,6 +296,7 @@ class World:
         self.registered: dict[tuple[str, int], Agent] = {}  # whom the coordinator means by a name and epoch
         self.lose_frames = self.chance(0.3)
         self._failures: Counter[str] = Counter()
+        self._full: Counter[str] = Counter()
         self._deaths = 0
         self._epochs = itertools.count(1)
         self._sequence = itertools.count()
@@ -302,6 +314,16 @@ class World:
             return False
         self._failures[task] += 1
         return True
+
+    def may_be_full(self, worker: str) -> bool:
+        """Whether a worker's drive has no room for the job now; less often than a job gives up for."""
+        if self._full[worker] == FULL or not self.chance(0.15):
+            return False
+        self._full[worker] += 1
+        return True
+
+    def may_lose_spool(self) -> bool:
+        return self.chance(0.1)
 
     # --- time and network --------------------------------------------------------------------
 

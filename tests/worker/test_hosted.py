@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+import msgspec
 import pytest
 from core.strategies import MAP_REDUCE, make_spec
 from process.places import wait_until
@@ -21,6 +22,7 @@ from zmqmr.settings import Settings
 from zmqmr.worker.hosted import HostedJob
 from zmqmr.worker.surroundings import surroundings
 
+MIB = 1024**2
 JOB = (
     "from mrjob.job import MRJob\nclass Job(MRJob):\n"
     "    def mapper(self, _, line):\n        yield line, 1\n"
@@ -66,11 +68,13 @@ class Hosting:
             *steps, output_dir=str(self.folder / "out"), bundle=path, bundle_sha256=digest, **others
         )
 
-    def open(self, spec: JobSpec, settings: Settings | None = None) -> Hosted:
+    def open(self, spec: JobSpec, *drives: str) -> Hosted:
+        """`drives`: the agent's directories."""
         said: list[Any] = []
-        drives = [str(self.folder / "data")]
-        job = HostedJob(spec, drives, settings or Settings(), 1, 7, "ipc://own", said.append, None)
+        chosen = drives or (str(self.folder / "data"),)
+        job = HostedJob(spec, chosen, Settings(), 1, 7, "ipc://own", said.append, None)
         self.opened.append(Hosted(job, said))
+        job.open()
         return self.opened[-1]
 
 
@@ -80,7 +84,7 @@ def hosting(tmp_path: Path) -> Iterator[Hosting]:
     yield hosting
     for hosted in hosting.opened:
         hosted.job.close()
-    assert not list((tmp_path / "data").iterdir())
+    assert not list(tmp_path.glob("data/*"))
 
 
 def earlier_spool(spec: JobSpec, report: bytes | None = None) -> Path:
@@ -106,20 +110,42 @@ def test_spools_are_taken_over_beside_the_agents_loop_and_the_job_is_opened_then
     for _ in range(5):
         hosted.turn()
     assert hosted.said == [], "it is opened before it is known what is there"
-    hosted.job.say_opened()
+    hosted.job.open()
     assert hosted.said == []
     body = encode(DONE)
     path.write_bytes(crc32(body).to_bytes(4, "little") + body)
     assert hosted.await_said(Opened) == Opened("job", 7, ("map-0-00000",))
-    hosted.job.say_opened()
+    hosted.job.open()
     assert hosted.said.count(Opened("job", 7, ("map-0-00000",))) == 2, "a coordinator that asks again"
 
 
-def test_a_job_whose_bundle_is_gone_is_not_opened(hosting: Hosting) -> None:
+def test_a_job_that_cannot_be_opened_now_is_opened_when_it_is_asked_again(hosting: Hosting) -> None:
     spec = hosting.spec()
-    os.unlink(spec.bundle)
+    os.rename(spec.bundle, f"{spec.bundle}.away")
     hosted = hosting.open(spec)
     failure = hosted.await_said(OpenFailed).failure
-    assert spec.bundle in failure.reason
-    hosted.job.say_opened()
+    assert spec.bundle in failure.reason and not failure.fatal
+    os.rename(f"{spec.bundle}.away", spec.bundle)
+    for _ in range(3):
+        hosted.turn()
     assert not any(isinstance(message, Opened) for message in hosted.said)
+    hosted.job.open()
+    assert hosted.await_said(Opened) == Opened("job", 7, ())
+
+
+def test_a_bundle_that_is_damaged_is_so_for_all_workers(hosting: Hosting) -> None:
+    spec = hosting.spec()
+    with open(spec.bundle, "ab") as file:
+        file.write(b"more")
+    assert hosting.open(spec).await_said(OpenFailed).failure.fatal
+
+
+def test_f18_a_full_drive_is_no_reason_to_fail_the_job(hosting: Hosting, small_disk: Path) -> None:
+    """The bundle does not fit on it."""
+    (hosting.folder / "large").write_bytes(bytes(8 * MIB))
+    path, digest = pack({"large": str(hosting.folder / "large")}, {}, str(hosting.folder))
+    spec = msgspec.structs.replace(hosting.spec(), bundle=path, bundle_sha256=digest)
+    hosted = hosting.open(spec, str(small_disk))
+    failure = hosted.await_said(OpenFailed).failure
+    assert "no space left" in failure.reason and not failure.fatal
+    assert not [each for each in small_disk.rglob("*") if each.is_file()], "what did not fit is left"

@@ -40,9 +40,9 @@ class Repair(Launching):
             self._reopen_parts(source, needed)
 
     def _own(self, job: Job, stage: Stage, partitions: list[int]) -> None:
-        """Partitions go round the slots of all workers that stay, in the order of their names; without one
-        the job is not settled."""
-        ring = self._ring()
+        """Partitions go round the slots of all workers that stay and can open the job, in the order of their
+        names; without one the job is not settled."""
+        ring = self._ring(job)
         if partitions and not ring:
             job.settled = False
         elif partitions:
@@ -57,6 +57,7 @@ class Repair(Launching):
     def _lose_worker_of(self, job: Job, name: str, host: str) -> None:
         """A worker is gone, with all that it ran and held for a job."""
         job.opened.discard(name)
+        job.unopened.pop(name, None)
         for task, attempt in job.attempts():
             if attempt.worker == name and not self._lose_attempt(job, task, attempt, host):
                 return
@@ -86,8 +87,7 @@ class Repair(Launching):
     def _lose_input(self, job: Job, task: Task) -> None:
         """What a task read is damaged: it is made again."""
         source = job.source(job.stages[task.stage])
-        if source is None:
-            return
+        assert source is not None
         if source.plan.partitions:
             source.disown([task.number])
         elif source.tasks[task.number].state is TaskState.DONE:

@@ -27,7 +27,6 @@ from zmqmr.messages import (
     Discard,
     EndJob,
     EndStage,
-    Failure,
     Heartbeat,
     Inventory,
     Kill,
@@ -57,6 +56,7 @@ from zmqmr.net.sockets import (
     worker_identity,
 )
 from zmqmr.settings import Settings
+from zmqmr.worker.explain import explain_spill
 from zmqmr.worker.fetch import StoreAccess
 from zmqmr.worker.hosted import HostedJob
 from zmqmr.worker.spawn import ExecutorProcess
@@ -244,7 +244,7 @@ class Agent:
                     continue
                 self.send(Committed(commit.job, commit.task, commit.attempt, self.epoch))
             except (SpillError, OSError) as error:
-                failure = Failure(str(error), path=getattr(error, "path", ""))
+                failure = explain_spill(error)
                 self.send(CommitFailed(commit.job, commit.task, commit.attempt, self.epoch, failure))
             self._commits.remove(commit)
 
@@ -292,6 +292,7 @@ class Agent:
         self.send(
             Inventory(
                 epoch=self.epoch,
+                restarts=message.restarts,
                 jobs=tuple(self.jobs),
                 running=tuple(each for running, _, _ in attempts for each in running),
                 done=tuple(each for _, done, _ in attempts for each in done),
@@ -310,9 +311,7 @@ class Agent:
 
     def _open_job(self, message: OpenJob) -> None:
         name = message.spec.job
-        if job := self.jobs.get(name):
-            job.say_opened()  # the answer was lost
-        else:
+        if name not in self.jobs:
             spare, self._spare = self._spare, None
             self.jobs[name] = HostedJob(
                 message.spec,
@@ -325,6 +324,7 @@ class Agent:
                 spare,
                 self._access,
             )
+        self.jobs[name].open()
 
     def _launch(self, message: Launch) -> None:
         if job := self.jobs.get(message.job):

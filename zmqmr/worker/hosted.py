@@ -34,6 +34,7 @@ from zmqmr.messages import (
 from zmqmr.net.frames import FrameHeader
 from zmqmr.settings import Settings
 from zmqmr.worker.attempt import SKIPPED
+from zmqmr.worker.explain import explain_spill
 from zmqmr.worker.fetch import INPUT, Errand, StoreAccess, fetch, put_files, spec_here, unpack_bundle
 from zmqmr.worker.hosted_executor import HostedExecutor
 from zmqmr.worker.kept import Kept
@@ -98,20 +99,34 @@ class HostedJob:
         self._shuffles = Shuffles(self.directories, self.spec.sort, settings, slots)
         self._attempts: dict[tuple[str, int], _Attempt] = {}
         self._confirmed: dict[AttemptId, None] = {}  # attempts whose commit was done here
-        self._found: tuple[str, ...] | None = None  # tasks whose spools are here; None: it does not know yet
-        try:
-            for each in self.directories:
-                os.makedirs(each, exist_ok=True)
+        self._found: tuple[str, ...] | None = None  # tasks whose spools are here, once it is open
+        self._opening = False
+
+    # --- its beginning -----------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Make ready for attempts and tell the coordinator, or tell it why that cannot be; beside the agent's
+        loop. To be called whenever the coordinator asks: its answer may have been lost, or there is room now
+        where there was none."""
+        if self._found is not None:
+            self._send(Opened(self.spec.job, self._epoch, self._found))
+        elif not self._opening:
+            self._opening = True
             self._begin(self._prepare, self._prepared)
-        except OSError as error:
-            self._cannot_open(error)
 
     def _prepare(self, errand: Errand) -> tuple[str, ...]:
         """Unpack the bundle and find the spools that an earlier life, or an earlier run, left."""
-        unpack_bundle(self.spec, self.work, self._access)(errand)
+        try:
+            for each in self.directories:
+                os.makedirs(each, exist_ok=True)
+            unpack_bundle(self.spec, self.work, self._access)(errand)
+        except (ZmqmrError, OSError):
+            shutil.rmtree(self.work, ignore_errors=True)
+            raise
         return self._kept.find_tasks(errand.check)
 
     def _prepared(self, found: Any, error: Exception | None) -> None:
+        self._opening = False
         if error is None:
             try:
                 self._executor.start()
@@ -119,17 +134,15 @@ class HostedJob:
                 error = failed
         if error is not None:
             self._cannot_open(error)
-            return
-        self._found = found
-        self.say_opened()
-
-    def say_opened(self) -> None:
-        """Tell the coordinator, as soon as it is true, that attempts can be run here."""
-        if self._found is not None:
-            self._send(Opened(self.spec.job, self._epoch, self._found))
+        else:
+            self._found = found
+            self.open()
 
     def _cannot_open(self, error: Exception) -> None:
-        self._send(OpenFailed(self.spec.job, self._epoch, Failure(f"cannot open the job: {error}")))
+        """Another worker may, unless it is the bundle itself that is wrong."""
+        fatal = isinstance(error, Corrupt) or not isinstance(error, SpillError | OSError)
+        failure = Failure(f"cannot open the job: {error}", fatal=fatal)
+        self._send(OpenFailed(self.spec.job, self._epoch, failure))
 
     def _begin(self, work: Callable[[Errand], Any], then: Callable[[Any, Exception | None], None]) -> Errand:
         """Do something beside the agent's loop: with large files it takes longer than a lost worker may be
@@ -182,9 +195,8 @@ class HostedJob:
             if may_load:
                 self._executor.start()  # somebody killed it, not the job
             else:
-                failure = Failure(
-                    f"the process that loads the job ended: {how}", stderr=self._executor.setup_words()
-                )
+                reason = f"the process that loads the job ended: {how}"
+                failure = Failure(reason, stderr=self._executor.setup_words(), fatal=True)
                 self._send(OpenFailed(self.spec.job, self._epoch, failure))
             return
         running = [each for each in self._attempts.values() if each.running and each.errand is None]
@@ -210,7 +222,7 @@ class HostedJob:
                 output = self._kept.place_aside(plan, name)
                 target = self._kept.part(plan, launch.number)
         except OSError as error:
-            self._send(self._failed(launch, Failure(str(spill_error(error, directory)), path=directory)))
+            self._send(self._failed(launch, explain_spill(spill_error(error, directory))))
             return
         if blob_of(launch.split) is not None:
             split = fetched(launch.split, os.path.join(directory, INPUT))
@@ -223,7 +235,7 @@ class HostedJob:
             else:
                 self._with_input(plan, attempt)
         except OSError as error:
-            failure = Failure(str(spill_error(error, self.directory)), path=self.directory)
+            failure = explain_spill(spill_error(error, self.directory))
             self._attempt_ended(AttemptEnded(*attempt.key, None, failure))
 
     def _replay(self, attempt: _Attempt) -> None:
@@ -285,8 +297,7 @@ class HostedJob:
         )
 
     def _errand_failed(self, attempt: _Attempt, error: Exception) -> None:
-        failure = Failure(str(error), path=getattr(error, "path", ""))
-        self._attempt_ended(AttemptEnded(*attempt.key, None, failure))
+        self._attempt_ended(AttemptEnded(*attempt.key, None, explain_spill(error)))
 
     def _report_transfers(self) -> None:
         """A transfer that moves is progress: its attempt is not to be killed for silence."""
@@ -307,7 +318,7 @@ class HostedJob:
     def _unsorted(self, error: SpillError) -> Failure:
         """Why a partition has no runs. A spool that is damaged is of no use to anybody."""
         self._kept.drop_damaged(error.path)
-        return Failure(str(error), path=error.path, damaged=isinstance(error, Corrupt))
+        return explain_spill(error)
 
     def _run_message(self, attempt: _Attempt, runs: Sequence[str], seals: Sequence[Seal] = ()) -> Run:
         return Run(
@@ -472,6 +483,7 @@ class HostedJob:
         self._shuffles.discard(task, attempt)
         known = self._attempts.pop((task, attempt), None)
         self._executor.withdraw((task, attempt))
+        self._executor.order_kill(Kill(self.spec.job, task, attempt))
         if known is not None:
             if known.errand is not None:
                 known.errand.stop()

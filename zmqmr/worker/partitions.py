@@ -6,6 +6,7 @@ sorted. Those of other hosts come as frames, which are kept apart until their at
 memory does not grow with the data.
 """
 
+import errno
 import os
 import subprocess
 import threading
@@ -30,7 +31,7 @@ _BLOCK_BYTES = 256 * 1024
 
 def spill_error(error: OSError, path: str) -> SpillError:
     """What a failed write to a spill directory means."""
-    if error.errno == 28:  # ENOSPC
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return OutOfDisk(f"no space left for {path}; free space there, or set TMPDIR to a larger drive", path)
     return SpillError(f"cannot write {path}: {error.strerror}", path)
 
