@@ -361,6 +361,7 @@ class Launch(Message, frozen=True):
     partitions: Count  # of the output; 0: the output is a file
     owners: tuple[str, ...]  # shuffle endpoint of each partition's owner; "": nobody wants the partition
     tasks: Count  # in this stage
+    version: Count = 0  # of `owners`: it grows whenever a partition of the stage gets another
     input_bytes: Count = 0  # that the partition holds, if it is whole
     replay: bool = False  # do not run the job: deliver what the kept spool of the task holds
     careful: bool = False  # an attempt crashed: note each record before it is processed
@@ -392,10 +393,12 @@ class Discard(Message, frozen=True):
 
 
 class EndStage(Message, frozen=True):
-    """All tasks that read this stage's output are committed: its partitions may go. Spools stay."""
+    """All tasks that read this stage's output are committed: its partitions may go. Spools stay. What was
+    sent to owners up to `version` is not wanted any more."""
 
     job: Name
     stage: Count
+    version: Count
 
 
 class EndJob(Message, frozen=True):

@@ -123,6 +123,7 @@ class HarshAgent(Agent):
         self.over, self.has_opened = True, False
         for held in (self.jobs, self.reports, self.confirmed, self.held, self.partitions, self.parts):
             held.clear()  # type: ignore[attr-defined]
+        self.ended.clear()
         self.output.clear()
         self.waiting.clear()
         self.spools.clear()

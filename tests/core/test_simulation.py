@@ -83,6 +83,7 @@ class Agent:
         self.alive = True
         self.connected = True  # to the coordinator
         self.has_opened = False  # the job
+        self.ended: dict[int, int] = {}  # stage -> version of the owners that nothing is wanted for
         self.running: set[Key] = set()
         self.output: dict[Key, list[Record]] = {}  # of attempts that write part files
         self.held: dict[tuple[int, str, int], dict[int, list[list[Record]]]] = {}
@@ -112,12 +113,14 @@ class Agent:
         elif isinstance(message, Kill):
             self._end_attempt(message.task, message.attempt, "killed")
         elif isinstance(message, Commit):
+            if message.frames:
+                self.ended.pop(message.stage, None)
             self.waiting.append(message)
             self._commit_what_is_complete()
         elif isinstance(message, Discard):
             self._discard(message)
         elif isinstance(message, EndStage):
-            self._end_stage(message.stage)
+            self._end_stage(message.stage, message.version)
         elif isinstance(message, EndJob):
             self.running.clear()
         else:
@@ -227,6 +230,8 @@ class Agent:
     # --- commits -----------------------------------------------------------------------------
 
     def take_frame(self, launch: Launch, partition: int, sequence: int, frame: list[Record]) -> None:
+        if launch.version <= self.ended.get(launch.stage, -1):
+            return  # it comes late
         held = self.held.setdefault((launch.stage, launch.task, launch.attempt), {}).setdefault(partition, [])
         if sequence == len(held):
             held.append(frame)
@@ -274,7 +279,8 @@ class Agent:
             if (commit.task, commit.attempt) != (message.task, message.attempt)
         ]
 
-    def _end_stage(self, stage: int) -> None:
+    def _end_stage(self, stage: int, version: int) -> None:
+        self.ended[stage] = version
         self.waiting = [commit for commit in self.waiting if commit.stage != stage]
         self.applied = {entry for entry in self.applied if entry[0] != stage}
         for table in (self.held, self.partitions):

@@ -36,7 +36,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
 def send(partitions: Partitions, task: str, partition: int, *payloads: bytes, attempt: int = 1) -> FrameCount:
     """An attempt's frames arrive."""
     for sequence, payload in enumerate(payloads):
-        partitions.receive(FrameHeader("job", 0, task, attempt, partition, sequence, 0), payload)
+        partitions.receive(FrameHeader("job", 0, task, attempt, 1, partition, sequence, 0), payload)
     content = b"".join(payloads)
     return FrameCount(partition, len(payloads), len(content), crc32(content))
 
@@ -130,7 +130,7 @@ def test_a_commit_waits_until_all_frames_are_there(make: Make) -> None:
 def test_a_missing_frame_fails_the_commit_and_nothing_of_it_gets_in(make: Make) -> None:
     partitions = make()
     good = send(partitions, "map-0-00000", 0, b"a\t1\n")
-    header = FrameHeader("job", 0, "map-0-00000", 1, 1, 1, 0)
+    header = FrameHeader("job", 0, "map-0-00000", 1, 1, 1, 1, 0)
     with pytest.raises(SpillError, match=r"frame 1 .* when 0 was next") as caught:
         partitions.receive(header, b"b\t1\n")
     partitions.refuse(header, caught.value)

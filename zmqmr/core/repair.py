@@ -97,7 +97,7 @@ class Repair(Launching):
     def _free(self, job: Job, stage: Stage) -> None:
         """Every task that reads the stage is done: nobody needs its partitions."""
         for name in self.workers:
-            self._tell(name, EndStage(job.spec.job, stage.plan.number))
+            self._tell(name, EndStage(job.spec.job, stage.plan.number, stage.version))
         stage.disown(range(stage.plan.partitions))
 
     def _begin_anew(self, job: Job, task: Task) -> None:

@@ -348,7 +348,7 @@ class Agent:
 
     def _end_stage(self, message: EndStage) -> None:
         if job := self.jobs.get(message.job):
-            job.end_stage(message.stage)
+            job.end_stage(message.stage, message.version)
         self._commits = [  # what a job begun anew must not take over
             commit for commit in self._commits if (commit.job, commit.stage) != (message.job, message.stage)
         ]

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from zmqmr.core.plan import StagePlan, plan_stages
+from zmqmr.core.plan import StagePlan, plan_stages, stage_of
 from zmqmr.data.places import clear_job
 from zmqmr.data.pushing import blob_of, fetched
 from zmqmr.errors import Corrupt, SpillError, ZmqmrError
@@ -96,7 +96,7 @@ class HostedJob:
         self._plans: tuple[StagePlan, ...] = plan_stages(self.spec)
         self._kept = Kept(self.spec, self._plans, self.directories)
         self._executor = HostedExecutor(self.spec, self.work, executor)
-        self._shuffles = Shuffles(self.directories, self.spec.sort, settings, slots)
+        self._shuffles = Shuffles(self._plans, self.directories, self.spec.sort, settings, slots)
         self._attempts: dict[tuple[str, int], _Attempt] = {}
         self._confirmed: dict[AttemptId, None] = {}  # attempts whose commit was done here
         self._found: tuple[str, ...] | None = None  # tasks whose spools are here, once it is open
@@ -492,12 +492,13 @@ class HostedJob:
                     os.unlink(known.output)
             shutil.rmtree(known.directory, ignore_errors=True)
 
-    def end_stage(self, stage: int) -> None:
-        """Nobody reads this stage's partitions any more. What its tasks yielded stays until the job ends: if
+    def end_stage(self, stage: int, version: int) -> None:
+        """Nobody reads this stage's partitions any more, nor wants what was sent to its owners up to that
+        version. What its tasks yielded stays until the job ends: if
         a later stage loses a worker, it may be needed."""
-        for attempt in [each for each in self._confirmed if each.task.split("-")[1] == str(stage)]:
+        for attempt in [each for each in self._confirmed if stage_of(each.task) == stage]:
             del self._confirmed[attempt]
-        self._shuffles.end_stage(stage)
+        self._shuffles.end_stage(stage, version)
 
     def abort(self) -> None:
         """Nobody will finish the job: close it, and take back the output that is not marked complete."""

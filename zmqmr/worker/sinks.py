@@ -94,7 +94,8 @@ class Delivery:
         if endpoint is None or partition in self.undelivered:
             return
         launch, number = self._attempt.launch, self.frames[partition]
-        frame = pack(launch.job, launch.stage, launch.task, launch.attempt, partition, number, payload)
+        whose = launch.job, launch.stage, launch.task, launch.attempt, launch.version
+        frame = pack(*whose, partition, number, payload)
         try:
             self._sockets[endpoint].send_multipart(frame, copy=False)
             self.frames[partition] += 1
