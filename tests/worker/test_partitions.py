@@ -235,6 +235,24 @@ def test_removing_ends_the_sorts_that_run(make: Make, tmp_path: Path) -> None:
     assert partitions.descriptors == []
 
 
+def test_f20_nothing_is_left_of_a_partition_that_is_made_again(make: Make, tmp_path: Path) -> None:
+    """One of its sorts has just ended, the other one still runs."""
+    program = tmp_path / "sometimes-slow-sort"
+    program.write_text(f'#!/bin/sh\nif mkdir {tmp_path}/flag; then exec sort "$@"; fi\nexec sleep 1000\n')
+    program.chmod(0o755)
+    partitions = make(sort=(str(program),), run_bytes=1)
+    partitions.commit("map-0-00000", 1, [send(partitions, "map-0-00000", 0, b"a\t1\n")])
+    (ended,) = partitions.descriptors
+    select.select([ended], [], [])
+    partitions.commit("map-0-00001", 1, [send(partitions, "map-0-00001", 0, b"b\t1\n")])
+    assert len(partitions.descriptors) == 2
+    partitions.reset(0)
+    wait_for_sorts(partitions)
+    assert list((tmp_path / "shuffle").iterdir()) == [] and partitions.seals == {}
+    partitions.commit("map-0-00002", 1, [send(partitions, "map-0-00002", 1, b"c\t1\n")])
+    assert partitions.volume(0) == 0 and partitions.volume(1) == 4
+
+
 @pytest.mark.parametrize("damage", ["a bit flips", "it is cut", "something is added"])
 def test_f20_damage_to_what_came_from_others_is_found_before_it_is_sorted(
     make: Make, tmp_path: Path, damage: str

@@ -132,6 +132,7 @@ class _Partition:
     unsorted: dict[int, list[_Source]] = field(default_factory=dict)  # what is no run yet, by cut
     sorting: int = 0
     failed: SpillError | None = None
+    forgotten: bool = False  # what its sorts make is of no use
 
 
 class _Feed(threading.Thread):
@@ -346,10 +347,11 @@ class Partitions:
         partition = self._partitions.pop(number, None)
         if partition is None:
             return
+        partition.forgotten = True
         self._queue = deque(sort for sort in self._queue if sort.partition is not partition)
         for sort in self._running.values():
             if sort.partition is partition and sort.process is not None:
-                sort.process.kill()
+                sort.process.terminate()  # it removes its temporary files
         for run in partition.runs:
             self.seals.pop(run, None)
             with suppress(OSError):
@@ -412,7 +414,10 @@ class Partitions:
             check_sorted(sort.process, sort.directory)
             if sort.feed.error is not None:
                 raise sort.feed.error
-            self._take_run(sort)
+            if sort.partition.forgotten:
+                os.unlink(sort.growing)
+            else:
+                self._take_run(sort)
         except SpillError as error:
             with suppress(OSError):
                 os.unlink(sort.growing)
