@@ -112,10 +112,9 @@ class HostedJob:
             self._send(Opened(self.spec.job, self._epoch, self._found))
         elif not self._opening:
             self._opening = True
-            self._begin(self._prepare, self._prepared)
+            self._begin(self._unpack, self._unpacked)
 
-    def _prepare(self, errand: Errand) -> tuple[str, ...]:
-        """Unpack the bundle and find the spools that an earlier life, or an earlier run, left."""
+    def _unpack(self, errand: Errand) -> None:
         try:
             for each in self.directories:
                 os.makedirs(each, exist_ok=True)
@@ -123,10 +122,9 @@ class HostedJob:
         except (ZmqmrError, OSError):
             shutil.rmtree(self.work, ignore_errors=True)
             raise
-        return self._kept.find_tasks(errand.check)
 
-    def _prepared(self, found: Any, error: Exception | None) -> None:
-        self._opening = False
+    def _unpacked(self, _: Any, error: Exception | None) -> None:
+        """While the executor loads the job, look for the spools that an earlier life, or an earlier run, left."""
         if error is None:
             try:
                 self._executor.start()
@@ -135,11 +133,19 @@ class HostedJob:
         if error is not None:
             self._cannot_open(error)
         else:
+            self._begin(lambda errand: self._kept.find_tasks(errand.check), self._prepared)
+
+    def _prepared(self, found: Any, error: Exception | None) -> None:
+        if error is not None:
+            self._cannot_open(error)
+        else:
             self._found = found
             self.open()
 
     def _cannot_open(self, error: Exception) -> None:
         """Another worker may, unless it is the bundle itself that is wrong."""
+        self._opening = False
+        self._executor.close()
         fatal = isinstance(error, Corrupt) or not isinstance(error, SpillError | OSError)
         failure = Failure(f"cannot open the job: {error}", fatal=fatal)
         self._send(OpenFailed(self.spec.job, self._epoch, failure))

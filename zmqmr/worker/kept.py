@@ -47,11 +47,14 @@ class Kept:
         """The tasks whose spools are here, and those that are taken over from an earlier run. Spools that
         are of no use to the job are dropped. With thousands of them it takes long: `check` is called now and
         then, and may raise."""
+        if not any(plan.partitions for plan in self._plans):
+            return ()
+        keys = self._keys
         earlier = Shelf(self._spec.reuse) if self._spec.reuse else None
         if not any(shelf.list_keys() for shelf in (*self._shelves, *filter(None, [earlier]))):
             return ()
         tasks = {
-            self._keys.of(plan.number, number): plan.task(number)
+            keys.of(plan.number, number): plan.task(number)
             for plan in self._plans
             if plan.partitions
             for number in range(plan.tasks)
@@ -68,8 +71,8 @@ class Kept:
 
     @cached_property
     def _keys(self) -> Keys:
-        """Made when the first key is needed: it looks at the drive."""
-        return Keys(self._spec, self._plans, surroundings())
+        """Made where nobody waits for it: it looks at the drive, and may ask another interpreter."""
+        return Keys(self._spec, self._plans, surroundings(self._spec.task_python))
 
     def _key(self, launch: Launch) -> str:
         return self._keys.of(launch.stage, launch.number)
