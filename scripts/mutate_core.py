@@ -150,7 +150,7 @@ MUTANTS = [
     (
         "a lost worker's attempts are waited for",
         "repair",
-        "if attempt.worker == name and not self._lose_attempt(job, task, attempt, host):",
+        "if attempt.worker == name and not self._lose_attempt(job, task, attempt, worker.host):",
         "if False:",
     ),
     ("the partitions of a lost worker keep their owner", "repair", "if owner == name])", "if False])"),
@@ -232,6 +232,12 @@ MUTANTS = [
         "scheduler",
         "            if at <= self._now and not self.workers[name].resuming:\n",
         "            if False:\n",
+    ),
+    (
+        "attempts wait for a lost owner",
+        "repair",
+        "            self._tell(sender, OwnerLost(job.spec.job, worker.shuffle))\n",
+        "            pass\n",
     ),
     (
         "a job without tasks waits for work",

@@ -389,6 +389,13 @@ class Commit(Message, frozen=True):
     frames: tuple[FrameCount, ...]  # of the partitions that this worker owns
 
 
+class OwnerLost(Message, frozen=True):
+    """The worker that took frames at this endpoint is gone: attempts that run need not wait for it."""
+
+    job: Name
+    shuffle: str
+
+
 class Discard(Message, frozen=True):
     """Forget the output of an attempt that will not be committed."""
 
@@ -413,7 +420,20 @@ class EndJob(Message, frozen=True):
     keep: bool = False
 
 
-ToAgent = Welcome | Beat | Resync | Refused | OpenJob | Launch | Kill | Commit | Discard | EndStage | EndJob
+ToAgent = (
+    Welcome
+    | Beat
+    | Resync
+    | Refused
+    | OpenJob
+    | Launch
+    | Kill
+    | Commit
+    | OwnerLost
+    | Discard
+    | EndStage
+    | EndJob
+)
 
 
 # --- client and coordinator ------------------------------------------------------------------

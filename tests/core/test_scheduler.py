@@ -30,6 +30,7 @@ from zmqmr.messages import (
     Kill,
     Launch,
     OpenJob,
+    OwnerLost,
 )
 
 MAP = "map-0-00000"
@@ -116,6 +117,14 @@ def test_a_job_that_cannot_be_opened_fails_with_the_reason() -> None:
     drive = driver(make_spec(), w0=1)
     drive.open_failed("w0")
     assert drive.ended["job"].reason == "no such module"
+
+
+def test_f6_attempts_need_not_wait_for_an_owner_that_is_lost() -> None:
+    drive = driver(make_spec(MAP_REDUCE, splits=3), w0=1, w1=1, w2=1)
+    drive.finish(drive.newest("map-0-00002"))
+    drive.handle(WorkerLost("w0"))
+    assert [lost.shuffle for lost in drive.told(OwnerLost, "w1")] == ["ipc://w0/1"]
+    assert not drive.told(OwnerLost, "w2"), "it runs nothing"
 
 
 def test_f18_a_worker_without_room_for_a_job_is_done_without_and_asked_again() -> None:

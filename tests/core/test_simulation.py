@@ -38,6 +38,7 @@ from zmqmr.messages import (
     Opened,
     OpenFailed,
     OpenJob,
+    OwnerLost,
 )
 
 Record = tuple[int, int]  # split, number in the split
@@ -123,6 +124,8 @@ class Agent:
             self._end_stage(message.stage, message.version)
         elif isinstance(message, EndJob):
             self.running.clear()
+        elif isinstance(message, OwnerLost):
+            assert not self.world.is_alive(message.shuffle) or not self.world.is_known(message.shuffle)
         else:
             assert isinstance(message, OpenJob)
             self._open(message.spec.job)
@@ -365,6 +368,9 @@ class World:
 
     def is_alive(self, endpoint: str) -> bool:
         return any(agent.endpoint == endpoint and agent.alive for agent in self.agents.values())
+
+    def is_known(self, endpoint: str) -> bool:
+        return any(worker.shuffle == endpoint for worker in self.scheduler.workers.values())
 
     def _handle(self, event: Any) -> None:
         for command in self.scheduler.handle(event, self.now):

@@ -53,14 +53,16 @@ class Ring:
 
 
 @pytest.fixture
-def ring(wires: Network, tmp_path: Path, words: Path) -> Iterator[Ring]:
-    """Coordinator and workers, ended in order after the test; nothing may be left then."""
+def ring(wires: Network, tmp_path: Path, words: Path, request: pytest.FixtureRequest) -> Iterator[Ring]:
+    """Coordinator and workers, ended in order after the test; nothing may be left then. The parameter, if
+    there is one: settings beside the usual."""
     notes = tmp_path / "notes"
     notes.mkdir()
     keys = key_directory(tmp_path)
     with TemporaryDirectory() as folder:
         place = FaultPlace(Path(folder), notes)
         cluster = Cluster(place, keys)
+        cluster.settings |= getattr(request, "param", {})
         try:
             cluster.start_coordinator(wires.hosts["coordinator"])
             for name in WORKERS:

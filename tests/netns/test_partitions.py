@@ -7,6 +7,7 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
 from differential.harness import Result, run_stock
 from faults.nemesis import WORDS, is_alive
 from netns.conftest import Ring
@@ -60,6 +61,19 @@ def test_f10_a_worker_behind_a_partition_is_given_up_and_comes_back_as_a_new_one
     ring.cluster.again("w1")
     ring.cluster.await_workers("w1")
     job.assert_same_as(expected, ring.cluster)
+
+
+@pytest.mark.parametrize("ring", [{"ZMQMR_ANSWER_SECONDS": "600"}], indirect=True)
+def test_f10_attempts_do_not_wait_for_a_worker_that_was_given_up(ring: Ring, expected: Result) -> None:
+    """They would wait for ten minutes, and the job is given one: its client says that it hangs."""
+    job = ring.submit(*SLOW_MAPS)
+    await_begun(ring)
+    ring.wires.cut("w1")
+    try:
+        job.assert_same_as(expected, ring.cluster)
+    finally:
+        ring.wires.mend("w1")
+    assert ring.cluster.await_ended("w1") == EXIT_UNREACHABLE
 
 
 def test_f11_a_worker_that_hears_but_is_not_heard_ends_by_itself(ring: Ring, expected: Result) -> None:

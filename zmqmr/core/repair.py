@@ -7,8 +7,8 @@ own input, which may have to be made again in the same way, down to the job's in
 """
 
 from zmqmr.core.launching import Launching
-from zmqmr.core.state import Attempt, Job, Stage, Task, TaskState
-from zmqmr.messages import EndJob, EndStage
+from zmqmr.core.state import Attempt, Job, Stage, Task, TaskState, Worker
+from zmqmr.messages import EndJob, EndStage, OwnerLost
 
 LOST_WHILE_EXECUTING = 3  # workers that a task may lose
 RESTARTS = 3  # of a job whose tasks yield other records each time
@@ -54,13 +54,16 @@ class Repair(Launching):
             if task.state is TaskState.DONE and task.worker is None:
                 stage.reopen(task)
 
-    def _lose_worker_of(self, job: Job, name: str, host: str) -> None:
+    def _lose_worker_of(self, job: Job, worker: Worker) -> None:
         """A worker is gone, with all that it ran and held for a job."""
+        name = worker.name
         job.opened.discard(name)
         job.unopened.pop(name, None)
         for task, attempt in job.attempts():
-            if attempt.worker == name and not self._lose_attempt(job, task, attempt, host):
+            if attempt.worker == name and not self._lose_attempt(job, task, attempt, worker.host):
                 return
+        for sender in sorted({attempt.worker for _, attempt in job.attempts()}):
+            self._tell(sender, OwnerLost(job.spec.job, worker.shuffle))
         for stage in job.stages:
             stage.disown([number for number, owner in enumerate(stage.owners) if owner == name])
             for task in stage.tasks:

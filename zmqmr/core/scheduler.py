@@ -192,7 +192,7 @@ class Scheduler(Restart):
             return
         for job in list(self.jobs.values()):
             job.changed = True
-            self._lose_worker_of(job, name, worker.host)
+            self._lose_worker_of(job, worker)
             if self._is_live(job):
                 self._commit_without(job, name)
 

@@ -33,6 +33,7 @@ from zmqmr.messages import (
     Launch,
     Leave,
     OpenJob,
+    OwnerLost,
     Refused,
     Register,
     Resync,
@@ -134,6 +135,7 @@ class Agent:
             Launch: self._launch,
             Kill: self._kill,
             Commit: self._commit,
+            OwnerLost: self._owner_lost,
             Discard: self._discard,
             EndStage: self._end_stage,
             EndJob: self._end_job,
@@ -336,6 +338,10 @@ class Agent:
 
     def _commit(self, message: Commit) -> None:
         self._commits.append(message)
+
+    def _owner_lost(self, message: OwnerLost) -> None:
+        if job := self.jobs.get(message.job):
+            job.lose_owner(message.shuffle)
 
     def _discard(self, message: Discard) -> None:
         if job := self.jobs.get(message.job):

@@ -34,6 +34,7 @@ from zmqmr.messages import (
 from zmqmr.net.frames import FrameHeader
 from zmqmr.settings import Settings
 from zmqmr.worker.attempt import SKIPPED
+from zmqmr.worker.delivery import note_lost_owner
 from zmqmr.worker.explain import explain_spill
 from zmqmr.worker.fetch import INPUT, Errand, StoreAccess, fetch, put_files, spec_here, unpack_bundle
 from zmqmr.worker.hosted_executor import HostedExecutor
@@ -124,7 +125,7 @@ class HostedJob:
             raise
 
     def _unpacked(self, _: Any, error: Exception | None) -> None:
-        """While the executor loads the job, look for the spools that an earlier life, or an earlier run, left."""
+        """While the executor loads the job, look for spools that an earlier life, or an earlier run, left."""
         if error is None:
             try:
                 self._executor.start()
@@ -483,6 +484,12 @@ class HostedJob:
             [attempt.done for attempt in attempts if attempt.done is not None],
             list(self._confirmed),
         )
+
+    def lose_owner(self, endpoint: str) -> None:
+        """Attempts that send there need not wait for an answer any more."""
+        for attempt in self._attempts.values():
+            if attempt.running and endpoint in attempt.launch.owners:
+                note_lost_owner(attempt.directory, endpoint)
 
     def discard(self, task: str, attempt: int) -> None:
         """Forget whatever an attempt left here."""
