@@ -47,9 +47,13 @@ class Ring:
 
     def executions(self, kind: str = "") -> list[str]:
         """The attempts that began, in order: attempt ids of mrjob. `kind`: mapper or reducer."""
+        return [attempt for attempt, _ in self.processes(kind)]
+
+    def processes(self, kind: str = "") -> list[tuple[str, int]]:
+        """Those, each with its process."""
         path = self.place.notes / "executions"
         lines = path.read_text().splitlines() if path.exists() else []
-        return [line.split()[1] for line in lines if line.startswith(kind)]
+        return [(words[1], int(words[2])) for words in map(str.split, lines) if words[0].startswith(kind)]
 
 
 @pytest.fixture
