@@ -329,6 +329,7 @@ def run_attempt(
     name_process("zmqmr-attempt")
     adopt_orphans()  # when this process ends, the executor knows them as what it left
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     _redirect(stderr)
     attempt = Attempt(run, spec, job_class, settings, result)
     pulse = _Pulse(attempt)
