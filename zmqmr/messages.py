@@ -532,6 +532,7 @@ class AttemptReport(Message, frozen=True):
     final: bool
     failure: Failure
     story: tuple[str, ...] = ()  # what happened to the task before, with seconds since the job began
+    left_out: bool = False  # whether the task is to leave out the record from now on
 
 
 class JobEnded(Message, frozen=True):

@@ -13,7 +13,13 @@ from zmqmr.words import counted
 def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `gc` to the parser of `zmqmr`."""
     parser = commands.add_parser(
-        "gc", help="remove what ended jobs left: by age, by size, or because it is of no use"
+        "gc",
+        help="remove what ended jobs left: by age, by size, or because it is of no use",
+        description="Remove what ended jobs left on this machine: all that is older than ZMQMR_STATE_DAYS"
+        " (default 7); the oldest intermediate data and repro bundles beyond ZMQMR_STATE_BYTES (default 10"
+        " GiB); what is of no use. Each run does the same once an hour. What a running job has is never"
+        " touched.",
+        epilog="Exit status: 0.",
     )
     parser.add_argument("--dry-run", action="store_true", help="only say what would be removed and why")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")

@@ -18,30 +18,39 @@ SHOWN = 20
 
 def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `jobs` to the parser of `zmqmr`."""
-    parser = commands.add_parser("jobs", help="list the jobs of this machine, the newest first")
+    parser = commands.add_parser(
+        "jobs",
+        help="list the jobs of this machine, the newest first",
+        description="List the jobs of this machine, or of a cluster, the newest first: id, state, begin,"
+        " time, tasks done, and why it ended.",
+        epilog="Exit status: 0 done, 3 the cluster does not answer.",
+    )
     parser.add_argument("--all", action="store_true", help=f"all that are known, not only {SHOWN}")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    remote.add_cluster_option(parser)
+    remote.add_cluster_option(parser, "the jobs")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the table; always 0."""
+    """Print the table; 0, whatever there is."""
     if args.cluster:
         return remote.jobs(args)
     from zmqmr.client.records import Records
 
-    found = Records.of(Settings.from_environ()).all()
+    records = Records.of(Settings.from_environ())
+    found = records.all()
     shown = found if args.all else found[:SHOWN]
     if args.json:
         for record in shown:
             print_json(_summary(record))
-    elif not found:
-        say("no job has run on this machine, or none is remembered")
-    else:
+    elif found:
         print_table([["JOB", "STATE", "BEGUN", "TIME", "DONE", "WHY"], *map(_row, shown)])
         if len(shown) < len(found):
             say(f"{len(found) - len(shown)} more: zmqmr jobs --all")
+    if damaged := records.damaged():
+        say(f"{counted(len(damaged), 'record')} cannot be read, the first is {damaged[0]}; remove it")
+    elif not found and not args.json:
+        say("no job has run on this machine, or none is remembered")
     return EXIT_OK
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from zmqmr.cli import remote
-from zmqmr.cli.texts import print_json
+from zmqmr.cli.texts import add_job_argument, print_json
 from zmqmr.errors import EXIT_OK, CoordinatorUnreachable, UsageError
 from zmqmr.settings import Settings
 
@@ -20,8 +20,15 @@ _END_SECONDS = 20.0  # for a job's client to end after the job
 
 def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `kill` to the parser of `zmqmr`."""
-    parser = commands.add_parser("kill", help="kill a running job and wait for its end")
-    parser.add_argument("job", help="its id, or the beginning of it")
+    parser = commands.add_parser(
+        "kill",
+        help="kill a running job and wait for its end",
+        description="Kill a running job and wait for its end. Its output is taken back; what it has finished"
+        " is kept for --resume. Its client ends with status 130.",
+        epilog="Exit status: 0 the job is over, 2 it does not run, or there is no such job, 3 it could not be"
+        " ended: use --force.",
+    )
+    add_job_argument(parser)
     parser.add_argument("--force", action="store_true", help="do not ask: end its processes")
     parser.add_argument("--json", action="store_true", help="say how it ended as one JSON object")
     remote.add_cluster_option(parser)

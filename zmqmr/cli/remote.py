@@ -13,6 +13,7 @@ from zmqmr.errors import (
     CoordinatorUnreachable,
     UsageError,
 )
+from zmqmr.ids import LAST
 from zmqmr.settings import Settings
 
 if TYPE_CHECKING:
@@ -24,10 +25,12 @@ _SHOWN = 20
 _REASON_CHARACTERS = 80
 
 
-def add_cluster_option(parser: argparse.ArgumentParser) -> None:
-    """Add --cluster."""
+def add_cluster_option(parser: argparse.ArgumentParser, what: str = "a job") -> None:
+    """Add --cluster. `what` is found there."""
     parser.add_argument(
-        "--cluster", metavar="NAME", help="a job of this cluster: a name, or tcp://HOST:PORT of a coordinator"
+        "--cluster",
+        metavar="NAME",
+        help=f"{what} of this cluster: a name, or tcp://HOST:PORT of a coordinator",
     )
 
 
@@ -160,7 +163,7 @@ def _find(args: argparse.Namespace) -> "JobSummary":
     """The job that is named, or whose id begins so. UsageError when there is none, or more than one."""
     with connect(args) as cluster:
         found = cluster.jobs().jobs
-    exact = [job for job in found if job.job == args.job]
+    exact = found[-1:] if args.job == LAST else [job for job in found if job.job == args.job]
     matching = exact or [job for job in found if job.job.startswith(args.job)]
     if not matching:
         raise UsageError(

@@ -1,5 +1,6 @@
 """How commands print: JSON for programs, tables and plain words for people."""
 
+import argparse
 import json
 import sys
 import time
@@ -7,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from zmqmr.client.texts import one_line
+from zmqmr.ids import LAST
 from zmqmr.messages import Counters, StageProgress
 from zmqmr.words import counted
 
@@ -37,6 +39,11 @@ def print_progress(stages: Iterable[StageProgress], counters: Iterable[Counters]
         for group, names in sorted(groups.items()):
             for name, count in sorted(names.items()):
                 print(f"counter of step {number}: {one_line(group)} / {one_line(name)} = {count:,}")
+
+
+def add_job_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the job that a command is about."""
+    parser.add_argument("job", metavar="JOB", help=f"its id, or the beginning of it; {LAST}: the newest job")
 
 
 def moment(seconds: float) -> str:

@@ -19,10 +19,14 @@ from zmqmr.words import counted
 LOG_SECONDS = 10.0  # between two log lines about progress
 WAIT_SECONDS = 2.0  # a shorter wait, as for the first worker, is not worth a word
 SAME_FAILURES = 3  # of attempts that are run again, said one by one; then only with --verbose
+LEFT_OUT = 10  # records that are left out and named
 RECORD_CHARACTERS = 500  # of a record in an explanation
+STORY = "  what happened to the task, in minutes and seconds since the job began:"
+RUN_ALONE = "  run it alone: "
 STORY_LINES = 10  # of a task's story: its last events
 STORY_CHARACTERS = 200  # of one of them
 STANDARD_INPUT = "standard input"
+OF_A_FAILURE = {"of_a_failure": True}  # marks what is logged about a failed attempt
 
 _STORY_LINE = re.compile(r"(\d+(?:\.\d+)?) (.*)", re.DOTALL)
 
@@ -40,7 +44,7 @@ def explain(report: AttemptReport, steps: int) -> str:
     if failure.record:
         lines.append(f"  record: {cut(one_line(failure.record), RECORD_CHARACTERS)}")
     if failure.repro:
-        lines.append(f"  run it alone: zmqmr replay {one_line(failure.repro)}")
+        lines.append(f"{RUN_ALONE}zmqmr replay {one_line(failure.repro)}")
     for title, text in (("traceback", failure.traceback), ("the end of its standard error", failure.stderr)):
         if text.strip():
             lines.append(f"  {title}:")
@@ -53,7 +57,7 @@ def _story(events: Sequence[str]) -> list[str]:
     """The last events of a task, each with its time since the job's start."""
     if not events:
         return []
-    lines = ["  what happened to the task, in minutes and seconds since the job began:"]
+    lines = [STORY]
     if len(events) > STORY_LINES:
         lines.append(f"    ... {counted(len(events) - STORY_LINES, 'earlier event')}")
     for event in events[-STORY_LINES:]:
@@ -108,6 +112,7 @@ class Progress:
         self._said = ("", "")  # status and waiting reason of the last log line
         self._waits_since = clock()
         self._failures: Counter[tuple[int, str]] = Counter()  # by step and reason
+        self._left_out = 0  # records
         self._log_due = clock() + LOG_SECONDS
         self.explained: AttemptReport | None = None
 
@@ -138,29 +143,40 @@ class Progress:
             stderr=known(failure.stderr),
         )
 
+    def named(self, report: AttemptReport) -> AttemptReport:
+        """A report with the names that the user knows."""
+        story = tuple(map(self.known, report.story))
+        return replace(report, failure=self._with_known_names(report.failure), story=story)
+
     def _report(self, report: AttemptReport) -> None:
         self.close()
-        report = replace(
-            report,
-            failure=self._with_known_names(report.failure),
-            story=tuple(map(self.known, report.story)),
-        )
+        report = self.named(report)
         if report.final:
             self.explained = report
             if self._explain:
-                log.error(explain(report, self._steps))
+                log.error(explain(report, self._steps), extra=OF_A_FAILURE)
         else:
             self._retry(report)
-            log.debug(explain(report, self._steps))
+            log.debug(explain(report, self._steps), extra=OF_A_FAILURE)
 
     def _retry(self, report: AttemptReport) -> None:
         """Say that an attempt is run again; a fault of the job makes all of them fail alike."""
+        if report.left_out:
+            self._left_out += 1
+            if self._left_out <= LEFT_OUT:
+                said = (
+                    f"left out: the record of {_place(report)}, which failed twice: {report.failure.reason}"
+                )
+                log.warning(one_line(said))
+            elif self._left_out == LEFT_OUT + 1:
+                log.warning("more records are left out")
+            return
         kind = (report.step, report.failure.reason)
         self._failures[kind] += 1
         if self._failures[kind] <= SAME_FAILURES:
-            log.warning(summary(report, self._steps))
+            log.warning(summary(report, self._steps), extra=OF_A_FAILURE)
         elif self._failures[kind] == SAME_FAILURES + 1:
-            log.warning("More attempts fail in the same way; --verbose shows each.")
+            log.warning("More attempts fail in the same way; --verbose shows each.", extra=OF_A_FAILURE)
 
     def _update(self, update: JobUpdate) -> None:
         now = self._clock()

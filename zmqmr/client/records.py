@@ -15,12 +15,12 @@ from typing import Literal
 import msgspec
 
 from zmqmr.errors import UsageError
+from zmqmr.ids import LAST
 from zmqmr.messages import Counters, StageProgress
 from zmqmr.settings import Settings
 
 State = Literal["running", "succeeded", "failed", "killed", "lost"]
 RESUMABLE = ("failed", "killed", "lost")
-LAST = "last"  # instead of an id: the newest job
 MAX_INPUTS = 1000  # in a record, and so those whose changes can be named
 MAX_COUNTERS = 1000  # in a record, of one step
 MAX_TEXT = 20_000  # characters of a reason

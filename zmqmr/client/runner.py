@@ -12,7 +12,7 @@ from mrjob.bin import MRJobBinRunner
 from mrjob.conf import combine_dicts, combine_local_envs
 from mrjob.step import StepFailedException
 
-from zmqmr.client import jobspec, options, resume
+from zmqmr.client import jobspec, options, resume, skipped
 from zmqmr.client.callers import driven_by_run_job, job_that_makes_runner
 from zmqmr.client.endings import (
     JobKilled,
@@ -155,6 +155,9 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
     def _get_local_tmp_dir(self) -> str:
         """The session's part of the job's directory; see zmqmr.data.places."""
         if not self._local_tmp_dir:
+            place = os.environ.get("TMPDIR")
+            if place and not self._opts["local_tmp_dir"] and not os.path.isdir(place):
+                raise UsageError(f"TMPDIR={place} is no directory; make it, or set another")
             try:
                 data = places.make(places.base_directory(self._opts["local_tmp_dir"]), self.get_job_key())
             except OSError as error:
@@ -243,6 +246,8 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
             self._log_counters()
             if ended.state != "succeeded":
                 self._raise_failed(ended)
+            lasts = output.path != os.path.join(self._data, places.OUTPUT)
+            skipped.tell(output.path, lasts, spec.job, settings)
             undo.pop_all()
 
     def _earlier(self, settings: Settings, undo: ExitStack) -> Earlier | None:
@@ -379,7 +384,7 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
                 begun()
 
         def shown(message: JobUpdate | AttemptReport) -> None:
-            run.session.note(message)
+            run.session.note(progress.named(message) if isinstance(message, AttemptReport) else message)
             progress(message)
 
         spec = run.spec

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import mrjob
 
 from zmqmr import __version__
-from zmqmr.client import records
+from zmqmr.client import records, skipped
 from zmqmr.client.endings import log
 from zmqmr.client.joblog import JobLog
 from zmqmr.client.jobspec import bundled
@@ -197,6 +197,7 @@ class Run:
             numbered = os.scandir(self.step_output.path)
             self.step_output.commit(sorted(entry.path for entry in numbered if entry.is_dir()))
         self.output.commit()
+        skipped.tell(self.output.path, bool(self.session.record.output_dir), self.spec.job, self.settings)
 
     def let_go(self) -> None:
         """Close what another process, forked from this one, holds on to."""
