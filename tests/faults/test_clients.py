@@ -139,6 +139,8 @@ def test_f36_a_job_that_was_interrupted_is_killed_and_says_what_it_kept(
     assert "bytes, are kept; the same command with --resume goes on from there" in result.stderr
     (job,) = shell.jobs()
     assert (job["state"], job["reason"]) == ("killed", "interrupted")
+    assert f"interrupted; {job['job']} was killed" in result.stderr
+    assert f"killing the job {job['job']}; interrupt again" in result.stderr
     place.assert_nothing_left()
 
 
@@ -167,12 +169,14 @@ def test_f37_an_interrupt_of_the_second_client_leaves_the_job_alone(
     run = start(place, shell, words, SLOW, tmp_path / "out")
     run.await_executions(2)
     environ = plain_environ({"TMPDIR": str(place.temporary), **shell.settings})
-    command = [sys.executable, "-m", "zmqmr", "attach", shell.await_job()]
+    job = shell.await_job()
+    command = [sys.executable, "-m", "zmqmr", "attach", job]
     second = subprocess.Popen(command, env=environ, stderr=subprocess.PIPE)
     assert second.stderr is not None
     second.stderr.readline()  # it has begun to follow
     second.send_signal(signal.SIGINT)
     assert second.wait(DEADLINE_SECONDS) == 130
+    assert f"{job} goes on".encode() in second.stderr.read()
     second.stderr.close()
     run.assert_same_as(expected)
 
@@ -201,6 +205,7 @@ def test_f37_kill_by_force_ends_a_job_that_does_not_answer(
     killed = shell.zmqmr("kill", "--force", job)
     assert killed.returncode == 0, killed.stderr
     assert run.process.wait(DEADLINE_SECONDS) == -signal.SIGKILL
+    assert not (tmp_path / "out").exists()
     assert shell.jobs()[0]["state"] == "killed"
     place.assert_nothing_left()
 
@@ -274,6 +279,7 @@ def test_f37_a_job_that_was_lost_is_resumed(
     run.process.wait()
     wait_until(lambda: not place.processes())
     assert shell.jobs()[0]["state"] == "lost"
+    assert (tmp_path / "out").exists() is (len(victims) > 1), "the agent removes it, as long as it lives"
     assert shell.zmqmr("attach", job).returncode == 3
 
     (place.notes / "executions").unlink()
