@@ -53,14 +53,15 @@ def run(args: argparse.Namespace) -> int:
 
     records = Records.of(Settings.from_environ())
     record = records.find(args.job)
-    if not args.json:
-        _print_log(record, records)
-    if record.state == "running":
-        try:
+    try:
+        if not args.json:
+            _print_log(record, records)
+        if record.state == "running":
             record = _follow(record, records, quiet=args.json)
-        except KeyboardInterrupt:
+    except KeyboardInterrupt:
+        if record.state == "running":
             say(f"{record.job} goes on")
-            return EXIT_INTERRUPTED
+        return EXIT_INTERRUPTED
     if args.json:
         print_json({"job": record.job, "state": record.state, "reason": record.reason})
     else:
