@@ -4,12 +4,14 @@ Each process runs in a mount namespace of its own, in which the client's directo
 are empty. All sockets have CURVE.
 """
 
+import contextlib
 import os
 import random
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from itertools import chain
@@ -159,3 +161,53 @@ class RemoteCluster:
         """The blobs that jobs need, as JOB/SHA256."""
         jobs = self.home / "coordinator" / "store" / "jobs"
         return [str(path.relative_to(jobs)) for path in jobs.glob("*/*")]
+
+
+class Wire:
+    """A TCP proxy for a pair of ports whose connections can be cut, or left open and silent."""
+
+    def __init__(self, to: int, pause: float = 0.0):
+        """`pause`: seconds before each 64 KiB."""
+        self.port = free_ports(2)
+        self._pause = pause
+        self._ends: list[socket.socket] = []
+        self._hushed: set[socket.socket] = set()
+        self._doors = [socket.create_server(("127.0.0.1", self.port + n)) for n in (0, 1)]
+        for number, door in enumerate(self._doors):
+            threading.Thread(target=self._accept, args=(door, to + number), daemon=True).start()
+
+    def _accept(self, door: socket.socket, to: int) -> None:
+        with contextlib.suppress(OSError):  # until it is closed
+            while True:
+                near, _ = door.accept()
+                far = socket.create_connection(("127.0.0.1", to))
+                self._ends += [near, far]
+                for pair in ((near, far), (far, near)):
+                    threading.Thread(target=self._copy, args=pair, daemon=True).start()
+
+    def _copy(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                time.sleep(self._pause)
+                if source not in self._hushed:
+                    target.sendall(data)
+            target.shutdown(socket.SHUT_RDWR)
+
+    def cut(self) -> None:
+        """Close what is connected now."""
+        for end in self._ends:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def hush(self) -> None:
+        """What is connected now hears nothing any more, and is not told."""
+        self._hushed |= set(self._ends)
+
+    def stop(self) -> None:
+        for door in self._doors:
+            with contextlib.suppress(OSError):
+                door.shutdown(socket.SHUT_RDWR)
+            door.close()
+        self.cut()
+        for end in self._ends:
+            end.close()

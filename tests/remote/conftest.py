@@ -47,9 +47,9 @@ def cluster(tmp_path: Path, mine: Path) -> Iterator[RemoteCluster]:
         yield cluster
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def steady(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RemoteCluster]:
-    """The same for the tests of a module that harm nobody; the client's directories are in `hidden`."""
+    """The same for all tests that harm nobody; the client's directories are in `hidden`."""
     home, hidden = tmp_path_factory.mktemp("steady"), tmp_path_factory.mktemp("clients")
     with running(home, [hidden]) as cluster:
         yield cluster

@@ -7,6 +7,7 @@ that calls make_runner() and run() itself gets the exception.
 
 import contextlib
 import logging
+import select
 import signal
 import sys
 import threading
@@ -118,6 +119,13 @@ def _end(message: str, exit_code: int) -> NoReturn:
     elif exit_code == EXIT_USAGE:
         print(message, file=sys.stderr)
     raise SystemExit(exit_code)
+
+
+def reader_has_gone() -> bool:
+    """Whether standard output is a pipe that nobody reads any longer, as after `| head`."""
+    poll = select.poll()
+    poll.register(1, 0)
+    return any(events & select.POLLERR for _, events in poll.poll(0))
 
 
 def is_shown(level: int) -> bool:

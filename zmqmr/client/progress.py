@@ -26,8 +26,9 @@ STANDARD_INPUT = "standard input"
 _STORY_LINE = re.compile(r"(\d+(?:\.\d+)?) (.*)", re.DOTALL)
 
 
-def explain(report: AttemptReport, steps: int) -> str:
-    """Why an attempt failed, in full: host, step, task, attempt, file, offset, record, traceback, stderr."""
+def explain(report: AttemptReport, steps: int, elsewhere: bool = False) -> str:
+    """Why an attempt failed, in full: host, step, task, attempt, file, offset, record, traceback, stderr.
+    `elsewhere`: its host is not this one."""
     failure = report.failure
     lines = [
         f"Attempt {report.attempt} of {report.attempts} of task {report.task} failed on host "
@@ -39,7 +40,8 @@ def explain(report: AttemptReport, steps: int) -> str:
     if failure.record:
         lines.append(f"  record: {cut(one_line(failure.record), RECORD_CHARACTERS)}")
     if failure.repro:
-        lines.append(f"  run it alone: zmqmr replay {one_line(failure.repro)}")
+        where = " on that host" if elsewhere else ""
+        lines.append(f"  run it alone{where}: zmqmr replay {one_line(failure.repro)}")
     for title, text in (("traceback", failure.traceback), ("the end of its standard error", failure.stderr)):
         if text.strip():
             lines.append(f"  {title}:")
@@ -91,10 +93,13 @@ class Progress:
         *,
         explain_failures: bool = True,
         standard_input: str = "",
+        elsewhere: bool = False,
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
-        """`standard_input`: path of the file that holds what was read from there, which no user knows."""
+        """`standard_input`: path of the file that holds what was read from there, which no user knows.
+        `elsewhere`: the job's hosts are not this one."""
+        self._elsewhere = elsewhere
         self._steps = steps
         self._standard_input = standard_input
         self._explain = explain_failures
@@ -147,10 +152,10 @@ class Progress:
         if report.final:
             self.explained = report
             if self._explain:
-                log.error(explain(report, self._steps))
+                log.error(explain(report, self._steps, self._elsewhere))
         else:
             self._retry(report)
-            log.debug(explain(report, self._steps))
+            log.debug(explain(report, self._steps, self._elsewhere))
 
     def _retry(self, report: AttemptReport) -> None:
         """Say that an attempt is run again; a fault of the job makes all of them fail alike."""
