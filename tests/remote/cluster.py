@@ -5,6 +5,7 @@ are empty. All sockets have CURVE.
 """
 
 import contextlib
+import json
 import os
 import random
 import signal
@@ -92,7 +93,7 @@ class RemoteCluster:
 
     def _start(self, name: str, *words: list[str]) -> None:
         own = self.home / name
-        own.mkdir(exist_ok=True)
+        (own / "cwd").mkdir(parents=True, exist_ok=True)
         others = [path for path in self.home.iterdir() if path.is_dir() and path.name not in (name, "keys")]
         command = [
             sys.executable,
@@ -109,7 +110,7 @@ class RemoteCluster:
         self.processes[name] = subprocess.Popen(
             command,
             env=plain_environ(SMALL | QUICK | self.settings),
-            cwd=own,
+            cwd=own / "cwd",
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -132,6 +133,11 @@ class RemoteCluster:
                 process.kill()
                 process.wait()
         self.processes.clear()
+
+    def workers(self) -> set[str]:
+        """The names of those that the coordinator believes in."""
+        where = ("--coordinator", self.name, "--keys", self.home / "keys", "--json")
+        return {worker["name"] for worker in json.loads(self.command("workers", *where).stdout)}
 
     def log(self) -> str:
         return "".join(path.read_text() for path in sorted(self.home.glob("*.log")))

@@ -52,6 +52,7 @@ class RemoteRun:
                 self._keeps = False
                 run.session.ended(there.killed)
             raise
+        _say_reused(run, self._ended)
         self._keeps = self._ended.state == "succeeded"
         if not self._keeps:
             log.info("what its tasks finished is kept there; the same command with --resume uses it again")
@@ -120,3 +121,15 @@ class RemoteRun:
         self._keeps = True
         run.session.goes_there()
         return there
+
+
+def _say_reused(run: Run, ended: JobEnded) -> None:
+    """Say how much of an earlier run was of use, and why not the rest."""
+    if not run.spec.reuse:
+        return
+    reused = sum(stage.reused for stage in ended.stages)
+    tasks = sum(stage.tasks for stage in ended.stages)
+    others = (
+        "" if reused == tasks else "; the others had not finished, have changed, or went with their worker"
+    )
+    log.info("%d of %d tasks were done by %s%s", reused, tasks, run.spec.reuse, others)

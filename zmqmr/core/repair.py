@@ -57,6 +57,7 @@ class Repair(Launching):
     def _lose_worker_of(self, job: Job, name: str, host: str) -> None:
         """A worker is gone, with all that it ran and held for a job."""
         job.opened.discard(name)
+        job.awaited.discard(name)
         for task, attempt in job.attempts():
             if attempt.worker == name and not self._lose_attempt(job, task, attempt, host):
                 return

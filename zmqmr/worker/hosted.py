@@ -12,12 +12,12 @@ from typing import Any, Literal
 import msgspec
 
 from zmqmr.core.keys import Keys
-from zmqmr.core.plan import StagePlan, plan_stages
+from zmqmr.core.plan import StagePlan, keeps_tasks, plan_stages
 from zmqmr.data.outputs import SUCCESS, TEMPORARY
 from zmqmr.data.places import SPOOLS, clear_job
 from zmqmr.data.pushing import blob_of, fetched
 from zmqmr.data.seals import seal
-from zmqmr.data.spools import Shelf, Spool
+from zmqmr.data.spools import Shelf, Spool, SpoolWriter
 from zmqmr.errors import Corrupt, SpillError, ZmqmrError
 from zmqmr.messages import (
     AttemptDone,
@@ -41,7 +41,16 @@ from zmqmr.messages import (
 from zmqmr.net.frames import FrameHeader
 from zmqmr.settings import Settings
 from zmqmr.worker.attempt import SKIPPED
-from zmqmr.worker.fetch import INPUT, Errand, StoreAccess, fetch, put_files, spec_here, unpack_bundle
+from zmqmr.worker.fetch import (
+    INPUT,
+    Errand,
+    StoreAccess,
+    claim_files,
+    fetch,
+    put_files,
+    spec_here,
+    unpack_bundle,
+)
 from zmqmr.worker.partitions import Partitions, spill_error
 from zmqmr.worker.repro import keep_bundle
 from zmqmr.worker.spawn import ExecutorProcess
@@ -153,22 +162,39 @@ class HostedJob:
 
     def _find_kept(self) -> tuple[str, ...]:
         """The tasks whose spools are here, and those that are taken over from an earlier run."""
-        earlier = Shelf(self.spec.reuse) if self.spec.reuse else None
-        if not any(shelf.list_keys() for shelf in (*self._shelves, *filter(None, [earlier]))):
+        taken = self._earlier_shelves()
+        if not any(shelf.list_keys() for shelf in (*self._shelves, *(earlier for _, earlier in taken))):
             return ()
         tasks = {
             self._keys.of(plan.number, number): plan.task(number)
             for plan in self._plans
-            if plan.partitions
+            if keeps_tasks(self.spec, plan)
             for number in range(plan.tasks)
         }
-        if earlier is not None:
+        for shelf, earlier in taken:
             whole = [key for key in earlier.list_keys() if key in tasks and not _left_out(earlier, key)]
-            self._shelves[0].take_over(earlier, whole)
+            shelf.take_over(earlier, whole)
         for shelf in self._shelves:
             for key in set(shelf.list_keys()) - set(tasks):
                 shelf.drop(key)
         return tuple(sorted(tasks[key] for shelf in self._shelves for key in shelf.list_keys()))
+
+    def _earlier_shelves(self) -> list[tuple[Shelf, Shelf]]:
+        """The shelves that take something over, each with that of the run that this one resumes. On one
+        machine that run is named by a directory; on a cluster by its job, of which each worker has a part."""
+        if not self.spec.reuse:
+            return []
+        if not self.spec.stored:
+            return [(self._shelves[0], Shelf(self.spec.reuse))]
+        earlier = [Shelf(os.path.join(each, SPOOLS)) for each in self._earlier_directories()]
+        return list(zip(self._shelves, earlier, strict=True)) if earlier else []
+
+    def _earlier_directories(self) -> list[str]:
+        """Those of the job of this cluster that this one resumes."""
+        name = self.spec.reuse
+        if not self.spec.stored or name in ("", ".", "..") or "/" in name:
+            return []
+        return [os.path.join(os.path.dirname(each), name) for each in self.directories]
 
     @cached_property
     def _keys(self) -> Keys:
@@ -343,13 +369,37 @@ class HostedJob:
         report = msgspec.structs.replace(  # it may be of an earlier run of the job, under other names
             report, job=self.spec.job, task=launch.task, attempt=launch.attempt, undelivered=()
         )
-        if all(owner in ("", self._shuffle) for owner in launch.owners):
+        if not self._plans[launch.stage].partitions:
+            self._claim_output(attempt, report)
+        elif all(owner in ("", self._shuffle) for owner in launch.owners):
             frames = tuple(msgspec.structs.replace(count, frames=0) for count in report.frames)
             report = msgspec.structs.replace(report, frames=frames)
             self._attempt_ended(AttemptEnded(launch.task, launch.attempt, report, None))
         else:
             attempt.report = report
             self._run(msgspec.structs.replace(self._run_message(attempt, ()), replay=spool.path))
+
+    def _claim_output(self, attempt: _Attempt, report: AttemptDone) -> None:
+        """What a task of the last stage has yielded is in the store, if that has kept it."""
+        name = os.path.relpath(attempt.target, self.directory)
+        first, *others = report.files
+        files = (
+            msgspec.structs.replace(first, name=name),
+            *others,
+        )  # its number was another then
+
+        def claimed_or_failed(_: Any, error: Exception | None) -> None:
+            attempt.errand = None
+            if error is not None:
+                self._errand_failed(attempt, error)
+            else:
+                self._attempt_ended(
+                    AttemptEnded(*attempt.key, msgspec.structs.replace(report, files=files), None)
+                )
+
+        attempt.errand = self._begin(
+            partial(claim_files, self._access, self.spec.job, files), claimed_or_failed
+        )
 
     def _with_input(self, plan: StagePlan, attempt: _Attempt) -> None:
         launch = attempt.launch
@@ -595,7 +645,7 @@ class HostedJob:
         if commit.frames:
             self._store(commit.stage).commit(commit.task, commit.attempt, commit.frames, spool)
         if attempt is not None:
-            if not plan.partitions:
+            if not plan.partitions and not attempt.launch.replay:
                 self._keep_part(attempt, commit.stage)
             self._keep_skipped(attempt)
             del self._attempts[attempt.key]
@@ -628,10 +678,18 @@ class HostedJob:
                 self._seals[attempt.target] = msgspec.structs.replace(sealed, path=attempt.target)
             os.replace(attempt.output, attempt.target)
             self._committed.append(attempt.target)
+            if attempt.done is not None and attempt.done.files and keeps_tasks(self.spec, self._plans[stage]):
+                self._keep_report(attempt, attempt.done)
         except OSError as error:
             raise SpillError(
                 f"cannot move {attempt.output} to {attempt.target}: {error.strerror}", attempt.target
             ) from error
+
+    def _keep_report(self, attempt: _Attempt, done: AttemptDone) -> None:
+        """What the task yielded is in the store; a spool with nothing in it, and its report, say so."""
+        path = os.path.join(attempt.directory, "spool")
+        SpoolWriter(path).close()
+        self._shelves[0].keep(self._key(attempt.launch), path, done)
 
     def _keep_skipped(self, attempt: _Attempt) -> None:
         """The records that the attempt left out, as a file in the output directory that readers ignore."""
@@ -709,4 +767,6 @@ class HostedJob:
                 os.unlink(attempt.output)
         self._attempts.clear()
         for directory in self.directories:
-            clear_job(directory, keep and not self.spec.stored)  # nobody resumes a stored job
+            clear_job(directory, keep)
+        for directory in self._earlier_directories() if not keep else ():
+            clear_job(directory, keep)
