@@ -73,6 +73,7 @@ class Driver:
         self.launches: list[tuple[str, int, Launch]] = []  # worker, epoch
         self.ended: dict[str, JobEnded] = {}
         self.kept: dict[tuple[str, str], list[str]] = {}  # tasks whose spools a worker has of a job it opens
+        self.mute: set[str] = set()  # workers that do not answer yet when a job is opened
         self._yielded: dict[tuple[str, str], dict[str, Counters]] = {}  # what the spools hold
         self._epoch = 0
         self._newest: dict[tuple[str, str], int] = {}
@@ -89,13 +90,14 @@ class Driver:
             self._note(command)
         self._check()
         for command in list(commands):
-            if isinstance(command.message, OpenJob):  # every worker answers at once
+            if isinstance(command.message, OpenJob) and command.worker not in self.mute:
                 assert isinstance(command, Tell)
-                commands += self._open(command.worker, command.message.spec.job)
+                commands += self.open(command.worker, command.message.spec.job)
         self.commands = commands
         return commands
 
-    def _open(self, worker: str, job: str) -> list[Command]:
+    def open(self, worker: str, job: str = "job") -> list[Command]:
+        """A worker has opened a job; the others answer at once."""
         kept = tuple(self.kept.get((worker, job), ()))
         return self.handle(Reported(worker, Opened(job, self.epoch(worker), kept)))
 
@@ -352,7 +354,7 @@ class Driver:
         queued += [task.name for tasks in stage.pinned.values() for task in tasks]
         queued += list(job.waiting)
         assert len(queued) == len(set(queued)), "a task is queued twice"
-        if not job.settled:
+        if not job.settled or job.awaited:
             return
         ready = [task.name for task in stage.tasks if task.state is TaskState.READY]
         assert sorted(queued) == sorted(ready), "a ready task is in no queue"

@@ -42,7 +42,7 @@ class Reports(Repair):
                 task.spool, found = worker.name, True
                 if not task.attempt:
                     job.stages[task.stage].reused += 1
-        if found or not job.settled:
+        if (found or not job.settled) and not job.awaited:
             self._settle(job)
             self._advance(job)
         self._offer(worker)

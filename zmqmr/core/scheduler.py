@@ -307,6 +307,7 @@ class Scheduler(Restart):
     def _opening_overdue(self, event: OpeningOverdue) -> None:
         if job := self.jobs.get(event.job):
             job.awaited.clear()
+            self._settle(job)
 
     def _client_missing(self, event: ClientMissing) -> None:
         if job := self.jobs.get(event.job):
