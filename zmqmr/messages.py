@@ -502,6 +502,7 @@ class AttemptReport(Message, frozen=True):
     final: bool
     failure: Failure
     story: tuple[str, ...] = ()  # what happened to the task before, with seconds since the job began
+    worker: str = ""
 
 
 class JobEnded(Message, frozen=True):

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -81,7 +81,10 @@ class RemoteCluster:
             ["--state-directory", str(self.home / "coordinator")],
         )
 
-    def start_worker(self, name: str, slots: int = 2, port: int | None = None) -> None:
+    def start_worker(
+        self, name: str, slots: int = 2, port: int | None = None, hides: Sequence[Path] = ()
+    ) -> None:
+        """Start a worker, for which the directories `hides` are empty too."""
         listen = self.worker_ports.setdefault(name, free_ports())
         to = port or self.port
         self._start(
@@ -89,9 +92,10 @@ class RemoteCluster:
             ["worker", "--coordinator", f"tcp://127.0.0.1:{to}", "--store", f"tcp://127.0.0.1:{to + 1}"],
             ["--listen", f"tcp://127.0.0.1:{listen}", "--slots", str(slots), "--name", name],
             ["--directory", str(self.home / name)],
+            hides=hides,
         )
 
-    def _start(self, name: str, *words: list[str]) -> None:
+    def _start(self, name: str, *words: list[str], hides: Sequence[Path] = ()) -> None:
         own = self.home / name
         (own / "cwd").mkdir(parents=True, exist_ok=True)
         others = [path for path in self.home.iterdir() if path.is_dir() and path.name not in (name, "keys")]
@@ -104,7 +108,7 @@ class RemoteCluster:
             str(self.home / "keys"),
         ]
         if os.geteuid() == 0:
-            mounts = "".join(f"mount -t tmpfs none {path}; " for path in [*self.hidden, *others])
+            mounts = "".join(f"mount -t tmpfs none {path}; " for path in [*self.hidden, *others, *hides])
             command = ["unshare", "--mount", "sh", "-ec", f'{mounts}exec "$@"', "sh", *command]
         log = open(self.home / f"{name}.log", "ab")  # noqa: SIM115  the child's
         self.processes[name] = subprocess.Popen(

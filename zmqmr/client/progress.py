@@ -22,6 +22,7 @@ RECORD_CHARACTERS = 500  # of a record in an explanation
 STORY_LINES = 10  # of a task's story: its last events
 STORY_CHARACTERS = 200  # of one of them
 STANDARD_INPUT = "standard input"
+LOCAL_WORKER = "local"  # the name of the only one of this machine
 
 _STORY_LINE = re.compile(r"(\d+(?:\.\d+)?) (.*)", re.DOTALL)
 
@@ -32,7 +33,7 @@ def explain(report: AttemptReport, steps: int, elsewhere: bool = False) -> str:
     failure = report.failure
     lines = [
         f"Attempt {report.attempt} of {report.attempts} of task {report.task} failed on host "
-        f"{one_line(report.host)}, in step {report.step + 1} of {steps}:",
+        f"{_host(report)}, in step {report.step + 1} of {steps}:",
         "  " + one_line(failure.reason),
     ]
     if failure.path:
@@ -70,10 +71,16 @@ def summary(report: AttemptReport, steps: int) -> str:
     """One line about an attempt that is run again."""
     place = f", reading {_place(report)}" if report.failure.path else ""
     return (
-        f"Task {report.task} of step {report.step + 1} of {steps} failed on host {one_line(report.host)} and "
+        f"Task {report.task} of step {report.step + 1} of {steps} failed on host {_host(report)} and "
         f"is run again (attempt {report.attempt} of {report.attempts}{place}): "
         + one_line(report.failure.reason)
     )
+
+
+def _host(report: AttemptReport) -> str:
+    """Its host, and its worker where that has a name of its own."""
+    own = report.worker not in ("", LOCAL_WORKER, report.host)
+    return one_line(f"{report.host} (worker {report.worker})" if own else report.host)
 
 
 def _place(report: AttemptReport) -> str:

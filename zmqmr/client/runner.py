@@ -233,6 +233,10 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
     def _cluster(self, settings: Settings) -> "RemoteRun":
         from zmqmr.client.remote_run import RemoteRun
 
+        if self._opts["shared_inputs"] and "-" in self._input_paths:
+            raise UsageError(
+                "no worker can read this standard input; leave --shared-inputs out, or name files"
+            )
         return RemoteRun(
             self._opts["cluster"],
             settings,
