@@ -167,6 +167,13 @@ class RemoteCluster:
             stderr=subprocess.PIPE,
         )
 
+    def end_jobs(self) -> None:
+        """Kill what runs."""
+        listed = self.command("jobs", "--cluster", self.name, "--json").stdout.splitlines()
+        for job in map(json.loads, listed):
+            if job["state"] == "running":
+                assert self.command("kill", job["job"], "--cluster", self.name).rc == 0
+
     def stored(self) -> list[str]:
         """The blobs that jobs need, as JOB/SHA256."""
         jobs = self.home / "coordinator" / "store" / "jobs"

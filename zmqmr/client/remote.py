@@ -14,13 +14,12 @@ import msgspec
 
 from zmqmr.client.cluster import Cluster
 from zmqmr.client.endings import Left, log
-from zmqmr.client.follow import Follower, OnMessage, client_identity, submission
+from zmqmr.client.follow import Follower, OnMessage, client_identity, greeting, submission
 from zmqmr.client.texts import size_words
 from zmqmr.client.tunnel import Tunnel
 from zmqmr.data.pushing import SplitBlob, push_splits
 from zmqmr.errors import CoordinatorUnreachable, ProtocolError, SpillError, ZmqmrError
 from zmqmr.messages import (
-    Attach,
     JobEnded,
     JobList,
     JobSpec,
@@ -61,6 +60,7 @@ class RemoteCluster:
         self._stack = ExitStack()
         self._tunnel: Tunnel | None = None
         self.heard = False  # whether the coordinator has ever said something
+        self.pushing = False  # whether files are on their way to it, or there
         self.killed: JobEnded | None = None  # the end of the job, after an interrupt
         self._silent_since = 0.0  # when this connection, or the last word on it, began
         self._lost_since = 0.0  # since when there was no word on any
@@ -86,7 +86,10 @@ class RemoteCluster:
         it is to be submitted. InputError as in `read_blocks`, SpillError when the store has no room,
         UsageError when no coordinator would take such a job."""
         submission(spec)
-        self._ask(Attach(self.job))  # the coordinator may not be there, or refuse us
+        answer = self._ask(greeting(self.job))  # the coordinator may not be there, or refuse us
+        if isinstance(answer, Refused):
+            raise CoordinatorUnreachable(f"the coordinator refused the job: {answer.reason}")
+        self.pushing = True
         size = os.path.getsize(spec.bundle)
         with self.store() as store:
             self._push_bundle(store, spec, size)

@@ -116,7 +116,7 @@ class RemoteRun:
         try:
             run.spec = there.push(run.spec, inputs=self._push_inputs)
         except CoordinatorUnreachable as error:
-            again = "; run the job again: what was pushed is not pushed again" if there.heard else ""
+            again = "; run the job again: what was pushed is not pushed again" if there.pushing else ""
             raise CoordinatorUnreachable(f"{error}{again}") from error
         self._keeps = True
         run.session.goes_there()
