@@ -389,7 +389,7 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
         reason = self._progress.known(ended.reason) or f"the job was {ended.state}"
         head, _, rest = reason.partition("\n")
         if rest:
-            log.error("%s", "\n".join(map(one_line, reason.split("\n"))))
+            log.error("%s", "\n  ".join(map(one_line, reason.split("\n"))))  # none of it looks like ours
         raise StepFailedException(
             reason=one_line(head),
             step_num=self._failed_step,
