@@ -197,7 +197,11 @@ class Wire:
         with contextlib.suppress(OSError):  # until it is closed
             while True:
                 near, _ = door.accept()
-                far = socket.create_connection(("127.0.0.1", to))
+                try:
+                    far = socket.create_connection(("127.0.0.1", to))
+                except ConnectionRefusedError:  # nobody is there yet
+                    near.close()
+                    continue
                 self._ends += [near, far]
                 for pair in ((near, far), (far, near)):
                     threading.Thread(target=self._copy, args=pair, daemon=True).start()

@@ -6,6 +6,7 @@ that calls make_runner() and run() itself gets the exception.
 """
 
 import contextlib
+import errno
 import logging
 import select
 import signal
@@ -17,7 +18,7 @@ from typing import NoReturn
 
 from zmqmr.client.callers import driven_by_run_job
 from zmqmr.client.texts import printable
-from zmqmr.errors import EXIT_INTERRUPTED, EXIT_USAGE, InputError, ZmqmrError
+from zmqmr.errors import EXIT_INTERRUPTED, EXIT_USAGE, InputError, OutOfDisk, ZmqmrError
 
 log = logging.getLogger("mrjob.zeromq")
 
@@ -73,6 +74,20 @@ def nothing_started() -> Iterator[None]:
     except InputError as error:
         error.exit_code = EXIT_USAGE
         raise
+
+
+@contextlib.contextmanager
+def temporary_files(find: Callable[[], str]) -> Iterator[None]:
+    """A full drive inside is OutOfDisk that names the directory of the job's temporary files, which `find`
+    finds."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        directory = find()
+        reason = f"cannot write to {directory}: {error.strerror}; make room there, or set local_tmp_dir"
+        raise OutOfDisk(reason, directory) from error
 
 
 @contextlib.contextmanager

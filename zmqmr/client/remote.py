@@ -39,7 +39,7 @@ from zmqmr.store_messages import Blob
 FIRST_SECONDS = 10.0  # for a coordinator that never answered
 PATIENCE_SECONDS = 120.0  # for one that did, while its connection is lost
 SILENT_SECONDS = 5.0  # then another connection is tried
-KILL_SECONDS = 20.0  # for the coordinator to hear that a job is to be killed
+KILL_SECONDS = 10.0  # for the coordinator to hear that a job is to be killed
 RELEASE_SECONDS = 10.0  # for the store to hear that files are not needed; it finds out by itself, later
 SAY_SECONDS = 10.0  # between two words about a transfer
 PUSHED_TOGETHER = 32  # splits, so that the store is asked once for many

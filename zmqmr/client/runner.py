@@ -20,6 +20,7 @@ from zmqmr.client.endings import (
     nothing_started,
     said_to_user,
     signals_clean_up,
+    temporary_files,
     uninterrupted,
 )
 from zmqmr.client.jobconf import is_nline
@@ -214,7 +215,8 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
                     self._there = self._cluster(settings)
                     undo.callback(self._there.close)
                 earlier = self._earlier(settings, undo)
-                spec, step_output, output = self._prepare(settings, undo)
+                with temporary_files(lambda: self._data):
+                    spec, step_output, output = self._prepare(settings, undo)
                 record = describe(self, spec, settings, self._data, self._prints)
                 if earlier is not None:
                     spec = self._take_up(earlier, record, spec)
