@@ -1,5 +1,6 @@
 """What goes wrong on the client's side: its interrupts, its drives, its inputs."""
 
+import hashlib
 import json
 import os
 import re
@@ -32,9 +33,11 @@ def big(ours: Path) -> Path:
     return path
 
 
-def being_pushed(cluster: RemoteCluster) -> bool:
-    partial = cluster.home / "coordinator" / "store" / "partial"
-    return any(path.stat().st_size >= 1024**2 for path in partial.glob("*"))
+def await_push(cluster: RemoteCluster, path: Path) -> None:
+    """Wait until a megabyte of a file has arrived: of the only line of the only split."""
+    name = hashlib.sha256(path.read_bytes()).hexdigest()
+    partial = cluster.home / "coordinator" / "store" / "partial" / name
+    until(lambda: partial.exists() and partial.stat().st_size >= 1024**2, "no push began")
 
 
 ONE_MAP = ("--jobconf", "mapreduce.job.maps=1")
@@ -44,7 +47,7 @@ def test_an_interrupt_while_files_are_pushed_ends_the_client_and_frees_the_store
     wire = Wire(steady.port, pause=0.02)
     try:
         client = steady.start("map_only", *ONE_MAP, big, cluster=through(wire))
-        until(lambda: being_pushed(steady), "no push began")
+        await_push(steady, big)
 
         client.send_signal(signal.SIGINT)
 
@@ -191,7 +194,7 @@ def test_ssh_that_is_killed_while_files_move_is_started_again_and_said(steady, c
             command, env=environ(config), stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe
         )
         if phase == "push":
-            until(lambda: being_pushed(steady), "no push began")
+            await_push(steady, big)
         else:
             assert client.stderr is not None
             while b"the output" not in client.stderr.readline():
