@@ -15,12 +15,18 @@ def resuming(spec: JobSpec, kept: list[str]) -> Driver:
     drive = Driver()
     for name in ("a", "b"):
         drive.join(name, slots=4)
-    drive.mute = {"b"}
+    drive.silent = {"b"}
     drive.kept["b", "job"] = kept
     for name in kept:
         drive._yielded["job", name] = {"0": {"tasks": {name: 1}}}
     drive.handle(JobSubmitted(CLIENT, spec))
     return drive
+
+
+def opened(drive: Driver) -> None:
+    """Worker b answers."""
+    drive.silent.clear()
+    drive._open("b", "job")
 
 
 def ran(drive: Driver) -> list[str]:
@@ -32,7 +38,7 @@ def test_no_task_runs_that_a_slower_worker_has_kept() -> None:
     drive = resuming(make_spec(make_step(reducer=SCRIPT), splits=3, reuse="earlier"), KEPT)
     assert drive.launches == []
 
-    drive.open("b")
+    opened(drive)
     drive.drain()
 
     assert drive.ended["job"].state == "succeeded"
@@ -60,7 +66,7 @@ def test_a_job_that_resumes_none_begins_at_once() -> None:
 def test_parts_that_the_store_has_kept_need_not_be_made() -> None:
     """Of a map-only job, and of a reduce stage: then not even its input is shuffled."""
     map_only = resuming(make_spec(MAP_ONLY, splits=3, reuse="earlier", stored=True), KEPT)
-    map_only.open("b")
+    opened(map_only)
     map_only.drain()
     assert map_only.ended["job"].state == "succeeded"
     assert ran(map_only) == ["map-0-00002"]
@@ -68,7 +74,7 @@ def test_parts_that_the_store_has_kept_need_not_be_made() -> None:
 
     reduce = make_spec(make_step(reducer=SCRIPT), splits=2, reuse="earlier", stored=True)
     whole = resuming(reduce, [*KEPT, "reduce-1-00000"])
-    whole.open("b")
+    opened(whole)
     whole.drain()
     assert whole.ended["job"].state == "succeeded"
     assert ran(whole) == [] and not any(any(launch.owners) for _, _, launch in whole.launches)
@@ -76,7 +82,7 @@ def test_parts_that_the_store_has_kept_need_not_be_made() -> None:
 
 def test_a_part_that_is_gone_is_made_again_and_not_counted_as_reused() -> None:
     drive = resuming(make_spec(MAP_ONLY, splits=1, reuse="earlier", stored=True), KEPT[:1])
-    drive.open("b")
+    opened(drive)
     drive.fail(drive.newest(KEPT[0]))
     drive.drain()
     assert drive.ended["job"].state == "succeeded"
@@ -86,5 +92,5 @@ def test_a_part_that_is_gone_is_made_again_and_not_counted_as_reused() -> None:
 
 def test_a_job_of_one_machine_keeps_no_parts() -> None:
     drive = resuming(make_spec(MAP_ONLY, splits=2, reuse="earlier"), KEPT)
-    drive.open("b")
+    opened(drive)
     assert ran(drive) == KEPT

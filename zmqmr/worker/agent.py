@@ -28,14 +28,13 @@ from zmqmr.messages import (
     Discard,
     EndJob,
     EndStage,
-    Failure,
     Heartbeat,
     Inventory,
     Kill,
     Launch,
     Leave,
-    Opened,
     OpenJob,
+    OwnerLost,
     Refused,
     Register,
     Resync,
@@ -59,9 +58,10 @@ from zmqmr.net.sockets import (
     worker_identity,
 )
 from zmqmr.settings import Settings
+from zmqmr.worker.ended_jobs import EndedJobs
+from zmqmr.worker.explain import explain_spill
 from zmqmr.worker.fetch import StoreAccess
 from zmqmr.worker.hosted import HostedJob
-from zmqmr.worker.kept import Kept
 from zmqmr.worker.spawn import ExecutorProcess
 
 FAREWELL_MILLISECONDS = 200  # for the coordinator to take the last message
@@ -106,7 +106,7 @@ class Agent:
         self._leftovers = leftovers
         self._data = data
         self._lock = self._take_directories()
-        self._kept = Kept(self.directories, settings.state_days, settings.state_bytes)
+        self._ended_jobs = EndedJobs(self.directories, settings.state_days, settings.state_bytes)
         self._sweep_at = 0.0
         self._client_is_gone = False
         self._running = True
@@ -140,6 +140,7 @@ class Agent:
             Launch: self._launch,
             Kill: self._kill,
             Commit: self._commit,
+            OwnerLost: self._owner_lost,
             Discard: self._discard,
             EndStage: self._end_stage,
             EndJob: self._end_job,
@@ -251,7 +252,7 @@ class Agent:
                     continue
                 self.send(Committed(commit.job, commit.task, commit.attempt, self.epoch))
             except (SpillError, OSError) as error:
-                failure = Failure(str(error), path=getattr(error, "path", ""))
+                failure = explain_spill(error)
                 self.send(CommitFailed(commit.job, commit.task, commit.attempt, self.epoch, failure))
             self._commits.remove(commit)
 
@@ -269,7 +270,7 @@ class Agent:
         now = time.monotonic()
         if self._lifeline is None and now >= self._sweep_at:
             self._sweep_at = now + SWEEP_SECONDS
-            self._kept.sweep(self.jobs)
+            self._ended_jobs.sweep(self.jobs)
 
     # --- messages ----------------------------------------------------------------------------
 
@@ -306,6 +307,7 @@ class Agent:
         self.send(
             Inventory(
                 epoch=self.epoch,
+                restarts=message.restarts,
                 jobs=tuple(self.jobs),
                 running=tuple(each for running, _, _ in attempts for each in running),
                 done=tuple(each for _, done, _ in attempts for each in done),
@@ -340,7 +342,7 @@ class Agent:
                 spare,
                 self._access,
             )
-        self.send(Opened(name, self.epoch, self.jobs[name].kept))
+        self.jobs[name].open()
 
     def _launch(self, message: Launch) -> None:
         if job := self.jobs.get(message.job):
@@ -353,6 +355,10 @@ class Agent:
     def _commit(self, message: Commit) -> None:
         self._commits.append(message)
 
+    def _owner_lost(self, message: OwnerLost) -> None:
+        if job := self.jobs.get(message.job):
+            job.lose_owner(message.shuffle)
+
     def _discard(self, message: Discard) -> None:
         if job := self.jobs.get(message.job):
             job.discard(message.task, message.attempt)
@@ -364,7 +370,7 @@ class Agent:
 
     def _end_stage(self, message: EndStage) -> None:
         if job := self.jobs.get(message.job):
-            job.end_stage(message.stage)
+            job.end_stage(message.stage, message.version)
         self._commits = [  # what a job begun anew must not take over
             commit for commit in self._commits if (commit.job, commit.stage) != (message.job, message.stage)
         ]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from zmqmr.worker import kept
-from zmqmr.worker.kept import Kept
+from zmqmr.worker import ended_jobs
+from zmqmr.worker.ended_jobs import EndedJobs
 
 DAY = 86400.0
 
@@ -27,7 +27,7 @@ def names(drive: Path) -> set[str]:
 
 @pytest.fixture(autouse=True)
 def a_drive_with_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept, "FREE_SHARE", 0.0)
+    monkeypatch.setattr(ended_jobs, "FREE_SHARE", 0.0)
 
 
 def test_what_is_too_old_goes_on_each_drive(tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_what_is_too_old_goes_on_each_drive(tmp_path: Path) -> None:
         left(drive, "old", days=8)
         left(drive, "new", days=6)
         left(drive, "runs", days=9)
-    Kept([str(drive) for drive in drives], days=7, most_bytes=10**9).sweep({"runs"})
+    EndedJobs([str(drive) for drive in drives], days=7, most_bytes=10**9).sweep({"runs"})
     assert [names(drive) for drive in drives] == [{"new", "runs"}] * 2
 
 
@@ -44,7 +44,7 @@ def test_of_too_much_the_oldest_goes(tmp_path: Path) -> None:
     for days in (1, 2, 3):
         left(tmp_path, f"of-day-{days}", days)
     left(tmp_path, "runs", 4)
-    sweeper = Kept([str(tmp_path)], days=7, most_bytes=2500)
+    sweeper = EndedJobs([str(tmp_path)], days=7, most_bytes=2500)
     sweeper.sweep({"runs"})
     assert names(tmp_path) == {"of-day-1", "of-day-2", "runs"}
     left(tmp_path, "of-today", 0)
@@ -55,6 +55,6 @@ def test_of_too_much_the_oldest_goes(tmp_path: Path) -> None:
 def test_a_drive_that_is_short_of_room_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     left(tmp_path, "ended", 1)
     left(tmp_path, "runs", 1)
-    monkeypatch.setattr(kept, "FREE_SHARE", 1.0)
-    Kept([str(tmp_path), str(tmp_path / "none")], days=7, most_bytes=10**9).sweep({"runs"})
+    monkeypatch.setattr(ended_jobs, "FREE_SHARE", 1.0)
+    EndedJobs([str(tmp_path), str(tmp_path / "none")], days=7, most_bytes=10**9).sweep({"runs"})
     assert names(tmp_path) == {"runs"}
