@@ -3,9 +3,9 @@
 from core.driver import CLIENT, Driver
 from core.strategies import MAP_ONLY, SCRIPT, make_spec, make_step
 
-from zmqmr.core.events import JobSubmitted, WorkerLost
+from zmqmr.core.events import JobCancelled, JobSubmitted, WorkerLost
 from zmqmr.core.scheduler import OPENING_SECONDS
-from zmqmr.messages import JobSpec
+from zmqmr.messages import EndJob, JobSpec
 
 KEPT = ["map-0-00000", "map-0-00001"]
 
@@ -94,3 +94,15 @@ def test_a_job_of_one_machine_keeps_no_parts() -> None:
     drive = resuming(make_spec(MAP_ONLY, splits=2, reuse="earlier"), KEPT)
     opened(drive)
     assert ran(drive) == KEPT
+
+
+def test_a_worker_that_missed_the_end_of_a_job_is_told() -> None:
+    """What it kept of one that succeeded is of no use; of one that failed it may be."""
+    drive = Driver()
+    drive.join("a")
+    drive.handle(JobSubmitted(CLIENT, make_spec(MAP_ONLY, job="good")))
+    drive.drain()
+    drive.handle(JobSubmitted(CLIENT, make_spec(MAP_ONLY, job="bad")))
+    drive.handle(JobCancelled("bad", "killed"))
+    drive.join("b")
+    assert drive.told(EndJob, "b") == [EndJob("good")]

@@ -38,6 +38,7 @@ from zmqmr.messages import (
     AttemptProgress,
     CommitFailed,
     Committed,
+    EndJob,
     Failure,
     Heartbeat,
     Inventory,
@@ -139,6 +140,9 @@ class Scheduler(Restart):
             version=event.version,
             python=event.python,
         )
+        for ended in self.ended.values():  # which it may have missed: what it kept of them is of no use
+            if ended.state == "succeeded":
+                self._tell(event.worker, EndJob(ended.job))
         for job in self.jobs.values():
             job.changed, job.waiting_since = True, None
             self._tell(event.worker, job.opening)

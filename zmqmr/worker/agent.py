@@ -378,6 +378,9 @@ class Agent:
     def _end_job(self, message: EndJob) -> None:
         if job := self.jobs.pop(message.job, None):
             job.close(keep=message.keep)
+        elif not message.keep:  # it ended while an earlier life of this worker was away
+            for directory in self.directories:
+                places.clear_job(os.path.join(directory, message.job), keep=False)
 
     def _close_sockets(self) -> None:
         if self._refusal is not None:
