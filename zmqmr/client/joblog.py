@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from zmqmr.client.progress import RUN_ALONE, STORY, explain
-from zmqmr.messages import AttemptReport
+from zmqmr.messages import AttemptReport, JobUpdate
 
 MAX_BYTES = 8 * 1024**2  # of a log; what comes after that is not kept
 _LOGGER = logging.getLogger("mrjob")
@@ -40,8 +40,12 @@ class JobLog(logging.Handler):
             level = record.levelname.lower()
             self._append({"time": record.created, "level": level, "text": record.getMessage()})
 
-    def failure(self, report: AttemptReport) -> None:
-        """Keep the explanation of a failed attempt."""
+    def note(self, message: AttemptReport | JobUpdate) -> None:
+        """Keep what a message says of a failed attempt: its explanation."""
+        if isinstance(message, AttemptReport):
+            self._failure(message)
+
+    def _failure(self, report: AttemptReport) -> None:
         level = "error" if report.final else "warning"
         text = explain(report, self._steps)
         self._append({"time": time.time(), "level": level, "text": text, "failure": True})

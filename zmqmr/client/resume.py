@@ -63,8 +63,9 @@ class Earlier:
         self.record = record
         self._records = records
         self._lock = -1
-        self.spools = places.spools(record.data, record.job)
-        if os.path.isdir(self.spools):
+        self._there = bool(record.cluster)  # whether what it left is on the workers of a cluster
+        self.spools = record.job if self._there else places.spools(record.data, record.job)
+        if not self._there and os.path.isdir(self.spools):
             self._lock = places.lock(record.data)
             if self._lock < 0:
                 raise UsageError(f"{record.job} is being resumed or still ends; wait, and see `zmqmr jobs`")
@@ -87,7 +88,7 @@ class Earlier:
     def usable(self, new: Record) -> bool:
         """Whether anything of it may be used again: with other code or versions, nothing is."""
         same = self.record.bundle_sha256 == new.bundle_sha256 and self.record.versions == new.versions
-        return same and os.path.isdir(self.spools)
+        return same and (self._there or os.path.isdir(self.spools))
 
     def explain(self, new: Record) -> list[str]:
         """What is used again and why not the rest, a line each."""
@@ -97,7 +98,7 @@ class Earlier:
         if len(changes) > _SHOWN:
             shown.append(f"and {len(changes) - _SHOWN} more")
         said = one_line("; ".join(shown))
-        left = kept(old)
+        left = "its finished tasks are" if self._there else kept(old)
         resuming = f"resuming {old.job}, which {how_it_ended(old)}"
         if not left:
             return [f"{resuming}: it left no finished task, so all run"]
@@ -110,9 +111,11 @@ class Earlier:
 
     def ended(self, job: str, succeeded: bool) -> None:
         """The job that took it up has ended. If that `succeeded`, what this one left is of no use any more;
-        else it may have taken all there was, and is the one to be taken up next."""
-        if succeeded or not kept(self.record):
-            places.remove(self.record.data)
+        else it may have taken all there was, and is the one to be taken up next. Workers of a cluster see to
+        that alone."""
+        if succeeded or not (self._there or kept(self.record)):
+            if not self._there:
+                places.remove(self.record.data)
             record = self._records.read(self.record.job)
             if record is not None:
                 record.resumed_by = job
@@ -141,7 +144,7 @@ def kept(record: Record) -> str:
 def take_back_output(record: Record) -> None:
     """Remove what a lost job left in its output directories, and those that it made."""
     for path in filter(None, (record.output_dir, record.step_output_dir)):
-        if record.state != "lost" or os.path.exists(os.path.join(path, outputs.SUCCESS)):
+        if record.state not in ("lost", "left") or os.path.exists(os.path.join(path, outputs.SUCCESS)):
             continue
         with suppress(OSError):  # it is not there
             lock = places.lock(path)
@@ -152,13 +155,24 @@ def take_back_output(record: Record) -> None:
 
 
 def find(
-    command: tuple[str, list[str]], name: str, records: Records, inputs: Callable[[], Container[str]] = tuple
+    command: tuple[str, list[str]],
+    name: str,
+    records: Records,
+    inputs: Callable[[], Container[str]] = tuple,
+    cluster: str = "",
+    ask: Callable[[Record], Record] = lambda record: record,
 ) -> Earlier:
     """The job named `name`, or the newest that the same command (see `command_line`) left unfinished in this
-    directory, or else another command of the same job file with the same `inputs`; UsageError without one."""
+    directory, on `cluster`, or else another command of the same job file with the same `inputs`; UsageError
+    without one. `ask`: says how a job went on that its client left."""
     if name:
-        return Earlier(records.find(name), records)
-    known = [each for each in records.all() if each.script == command[0]]
+        record = records.find(name)
+        if record.cluster != cluster:
+            where = f"on the cluster {record.cluster}" if record.cluster else "on this machine"
+            how = f"with --cluster {record.cluster}" if record.cluster else "without --cluster"
+            raise UsageError(f"{record.job} ran {where}; resume it {how}")
+        return Earlier(ask(record) if record.state == "left" else record, records)
+    known = [each for each in records.all() if (each.script, each.cluster) == (command[0], cluster)]
     here = [each for each in known if each.cwd == os.getcwd()]
     same = [each for each in here if essence(each.arguments) == essence(command[1])]
     unfinished = [each for each in same or here if _is_unfinished(each)]
@@ -167,11 +181,12 @@ def find(
         same = unfinished = [each for each in unfinished if each.state != "running" and _has_read(each, read)]
     if not same:
         raise UsageError(_none_found([each for each in known if _is_unfinished(each)]))
-    return Earlier((unfinished or same)[0], records)
+    newest = (unfinished or same)[0]
+    return Earlier(ask(newest) if newest.state == "left" else newest, records)
 
 
 def _is_unfinished(record: Record) -> bool:
-    return record.state == "running" or (record.state in RESUMABLE and not record.resumed_by)
+    return record.state == "running" or (record.state in (*RESUMABLE, "left") and not record.resumed_by)
 
 
 def _has_read(record: Record, inputs: Container[str]) -> bool:
@@ -187,7 +202,7 @@ def _none_found(near: list[Record]) -> str:
 
 
 def _check_state(record: Record, records: Records) -> None:
-    if record.state == "running":
+    if record.state == "running":  # of a cluster's, the client may be none of this machine's
         client = living(record).get("client")
         where = f" (process {client.pid})" if client else ""
         raise UsageError(f"{record.job} is still running{where}; follow it with: zmqmr attach {record.job}")
@@ -201,7 +216,9 @@ def _heir(record: Record, records: Records) -> str:
     """The last of the jobs that took this one up one after the other, if it has what this one left."""
     later = sorted(records.all(), key=lambda each: each.begun)
     heir = record.resumed_by
-    if not heir and not kept(record):  # a client that is killed cannot write down that it has it
+    if (
+        not heir and not record.cluster and not kept(record)
+    ):  # a client that is killed cannot write down that it has it
         heir = next((each.job for each in reversed(later) if each.resumes == record.job), "")
     by_job = {each.job: each for each in later}
     while heir in by_job and by_job[heir].resumed_by:

@@ -69,6 +69,7 @@ class Cluster:
             failure=failure,
             story=task.story,
             left_out=left_out,
+            worker=worker.name,
         )
         self._inform(job, report)
 
