@@ -14,6 +14,7 @@ from zmqmr.settings import Settings
 
 DAY = 86400.0
 NOW = 1000 * DAY
+ME = records.process(os.getpid())
 
 
 @pytest.fixture
@@ -55,6 +56,19 @@ def test_what_is_older_than_the_limit_goes_with_all_that_belongs_to_it(
     assert names(settings) == ["new.json", "new.log"]
     assert {each.reason for each in removed} == {"older than 7 days"}
     assert {each.path for each in removed} >= {old.data, Records.of(settings).path("old")}
+
+
+def test_a_directory_that_another_job_has_emptied_goes(
+    settings: Settings, job: Callable[..., Record]
+) -> None:
+    emptied, full = job("emptied", 1), job("full", 1)
+    running = job("running", 0, state="running", boot=records.boot_id(), processes={"client": ME})
+    for record in (emptied, running):
+        Path(places.spools(record.data, record.job), "key").unlink()
+        Path(record.data, places.SESSION, "journal").unlink()
+    assert [(each.path, each.reason) for each in collect(settings, NOW)] == [(emptied.data, "it is empty")]
+    assert not os.path.exists(emptied.data)
+    assert os.path.exists(full.data) and os.path.exists(running.data)
 
 
 def test_beyond_the_size_the_oldest_data_go_first_and_their_records_stay(

@@ -127,6 +127,32 @@ def test_settings_that_no_output_depends_on_are_no_reason(known: Records, data: 
     assert len(resume.find(COMMAND, "", known).explain(record("new"))) == 1
 
 
+def test_f37_what_a_job_has_that_was_lost_is_resumed_from_it_and_not_from_the_one_before(
+    known: Records, data: str
+) -> None:
+    """A client that is killed cannot write down that it has taken the spools."""
+    known.write(record("older", data=data + "-gone", begun=1.0))
+    known.write(record("old", data=data, state="lost", resumes="older", begun=2.0))
+    with pytest.raises(UsageError, match="older was resumed by old, which was lost; resume that"):
+        resume.find(COMMAND, "older", known)
+    assert resume.find(COMMAND, "", known).record.job == "old"
+
+
+def test_f37_a_resumption_that_failed_is_the_next_one_to_resume(known: Records, data: str) -> None:
+    known.write(record("old", data=data))
+    earlier = resume.find(COMMAND, "", known)
+    earlier.ended("new", succeeded=False)
+    earlier = resume.find(COMMAND, "", known)
+    assert earlier.record.job == "old", "nothing was taken"
+    for path in Path(earlier.spools).iterdir():
+        path.unlink()
+    earlier.ended("new", succeeded=False)
+    assert not Path(data).exists()
+    known.write(record("new", resumes="old", state="killed"))
+    with pytest.raises(UsageError, match="old was resumed by new, which was killed; resume that"):
+        resume.find(COMMAND, "old", known)
+
+
 def test_two_commands_do_not_take_up_the_same_job(known: Records, data: str) -> None:
     known.write(record("old", data=data))
     first = resume.find(COMMAND, "", known)
