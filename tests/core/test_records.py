@@ -4,7 +4,7 @@ from core.driver import CLIENT, Driver
 from core.strategies import make_spec
 
 from zmqmr.core.events import JobSubmitted
-from zmqmr.messages import AttemptFailed, Failure, Launch, RecordAt
+from zmqmr.messages import AttemptFailed, AttemptReport, Failure, Launch, RecordAt
 
 MAP = "map-0-00000"
 
@@ -45,6 +45,8 @@ def test_a_record_is_left_out_when_it_has_failed_twice() -> None:
     assert launched(drive).skip == ()
     fail_at(drive, 7)
     assert launched(drive).skip == (RecordAt("/in/0", 7),)
+    (report,) = drive.told(AttemptReport)
+    assert (report.left_out, report.attempt, report.attempts) == (True, 2, 6), "four more may fail"
     assert drive.task(MAP).failures == 0
     drive.finish(drive.newest(MAP))
     assert drive.ended["job"].state == "succeeded"
@@ -62,7 +64,10 @@ def test_no_more_records_are_left_out_than_allowed() -> None:
     drive = job(skip=1)
     for offset in (7, 7, 8, 8, 8, 8):
         fail_at(drive, offset)
+        (report,) = drive.told(AttemptReport)
+    assert (report.left_out, report.final, report.attempt, report.attempts) == (False, True, 6, 6)
     assert drive.ended["job"].state == "failed"
+    assert "1 record was left out before; --skip-bad-records 1 allows no more" in drive.ended["job"].reason
 
 
 def test_without_leave_nothing_is_left_out() -> None:

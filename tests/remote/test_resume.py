@@ -120,7 +120,7 @@ def test_tasks_that_were_finished_do_not_run_again_F37(site):
 
     site.assert_right(resumed)
     assert site.executions() == {"reduce": 1}  # the one that failed
-    assert "which failed: its finished tasks are kept" in resumed.stderr
+    assert "which failed: its finished tasks are used again" in resumed.stderr
     assert "tasks were done by job." in resumed.stderr
     assert not before & set(kept_on(site.cluster, "ann", "bob"))
     again = site.run("--resume")
