@@ -242,14 +242,15 @@ def test_f18_a_partition_that_cannot_be_sorted_for_want_of_room_goes_to_another_
 
 
 def test_f18_a_partition_that_is_read_stays_where_it_is_when_its_owner_has_no_room_for_another() -> None:
-    drive = driver(make_spec(make_step(reducer=SCRIPT, partitions=4)), w0=1, w1=2)
+    drive = driver(make_spec(make_step(reducer=SCRIPT, partitions=4)), w0=2, w1=2)
     drive.finish(drive.newest(MAP))
+    drive.finish(drive.newest(REDUCE))
     stage = drive.scheduler.jobs["job"].stages[0]
-    assert stage.owners == ["w0", "w1", "w1", "w0"]
-    drive.fail(drive.newest("reduce-1-00002"), "its run is damaged", damaged=True)
+    assert stage.owners == ["w0", "w0", "w1", "w1"]
+    drive.fail(drive.newest("reduce-1-00003"), "its run is damaged", damaged=True)
     drive.done(drive.newest(MAP))
     drive.commit_failed("w1", drive.newest(MAP)[2], no_room=True)
-    assert stage.owners == ["w0", "w1", "w0", "w0"] and not drive.told(EndStage)
+    assert stage.owners == ["w0", "w0", "w1", "w0"] and not drive.told(EndStage)
     drive.drain()
     assert drive.ended["job"].state == "succeeded"
 
