@@ -103,7 +103,8 @@ class RemoteRun:
                 log.error(
                     "the job has succeeded, and its output is kept; fetch it with: zmqmr attach %s", job
                 )
-        if self._streamed and not self._keeps and self._run is not None:
+        has_all = self._ended is not None and self._ended.state == "succeeded" and not self._keeps
+        if has_all and self._run is not None:
             self._run.session.fetched()
 
     def _push(self, run: Run) -> RemoteCluster:
