@@ -169,9 +169,7 @@ def _check_state(record: Record) -> None:
     if record.resumed_by:
         raise UsageError(f"{record.job} was resumed by {record.resumed_by}, which is done; run it anew")
     if record.state == "succeeded" and record.cluster and not record.fetched:
-        raise UsageError(
-            f"{record.job} succeeded; if its output is missing, fetch it: zmqmr attach {record.job}"
-        )
+        raise UsageError(f"{record.job} succeeded; fetch its output with: zmqmr attach {record.job}")
     if record.state not in RESUMABLE:
         raise UsageError(f"{record.job} {record.state}: there is nothing to resume; run it without --resume")
 
