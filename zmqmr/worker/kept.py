@@ -18,7 +18,7 @@ from zmqmr.data.places import SPOOLS
 from zmqmr.data.spools import Shelf, Spool
 =======
 from zmqmr.core.plan import StagePlan, keeps_tasks
-from zmqmr.data.outputs import SUCCESS, TEMPORARY
+from zmqmr.data.outputs import SUCCESS, TEMPORARY, remove_empty_directories
 from zmqmr.data.places import SPOOLS
 from zmqmr.data.seals import seal
 from zmqmr.data.spools import Shelf, Spool, SpoolWriter
@@ -214,6 +214,9 @@ class Kept:
                     with suppress(OSError):
                         os.unlink(path)
             shutil.rmtree(os.path.join(directory, TEMPORARY), ignore_errors=True)
+        if not os.path.exists(os.path.join(self._spec.output_dir, SUCCESS)):
+            shutil.rmtree(os.path.join(self._spec.output_dir, f"_{SKIPPED}"), ignore_errors=True)
+        remove_empty_directories(self._spec.made)
 
 
 def _parent(shelf: Shelf) -> str:
