@@ -142,9 +142,10 @@ def kept(record: Record) -> str:
 
 
 def take_back_output(record: Record) -> None:
-    """Remove what a lost job left in its output directories, and those that it made."""
+    """Remove what is in the output directories of a job that nobody works for any more, unless it is
+    complete, and those that it made."""
     for path in filter(None, (record.output_dir, record.step_output_dir)):
-        if record.state not in ("lost", "left") or os.path.exists(os.path.join(path, outputs.SUCCESS)):
+        if os.path.exists(os.path.join(path, outputs.SUCCESS)):
             continue
         with suppress(OSError):  # it is not there
             lock = places.lock(path)
@@ -208,6 +209,8 @@ def _check_state(record: Record, records: Records) -> None:
         raise UsageError(f"{record.job} is still running{where}; follow it with: zmqmr attach {record.job}")
     if heir := _heir(record, records):
         raise UsageError(f"{record.job} was resumed by {heir}, {_next_step(heir, records)}")
+    if record.state == "succeeded" and record.cluster and not record.fetched:
+        raise UsageError(f"{record.job} succeeded; fetch its output with: zmqmr attach {record.job}")
     if record.state not in RESUMABLE:
         raise UsageError(f"{record.job} {record.state}: there is nothing to resume; run it without --resume")
 

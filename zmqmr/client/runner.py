@@ -268,7 +268,8 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
         there = (self._there.name, self._there.ask) if self._there is not None else ()
         earlier = resume.find(resume.command_line(), name, records, self._paths_read, *there)
         undo.callback(earlier.close)
-        resume.take_back_output(earlier.record)
+        if earlier.record.state in ("lost", "left"):
+            resume.take_back_output(earlier.record)
         return earlier
 
     def _paths_read(self) -> set[str]:
