@@ -150,7 +150,7 @@ def test_f36_a_job_that_was_interrupted_is_killed_and_says_what_it_kept(
 def test_f37_a_second_client_sees_the_same_state_and_the_same_end(
     place: FaultPlace, shell: Shell, words: Path, tmp_path: Path, expected: Result
 ) -> None:
-    run = start(place, shell, words, SLOW, tmp_path / "out")
+    run = start(place, shell, words, ["--pause", "0.05"], tmp_path / "out")
     run.await_executions(2)
     job = shell.await_job()
     assert shell.show(job)["state"] == "running"
