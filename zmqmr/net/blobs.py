@@ -37,6 +37,7 @@ from zmqmr.store_messages import (
     Taken,
     Wait,
 )
+from zmqmr.words import counted
 
 Item = TypeVar("Item")
 
@@ -236,9 +237,8 @@ class StoreClient:
                 return answer
             now = time.monotonic()
             if now - self._answered > self._patience_seconds:
-                raise CoordinatorUnreachable(
-                    f"the coordinator's store has not answered for {self._patience_seconds:.0f} seconds"
-                )
+                patience = counted(self._patience_seconds, "second")
+                raise CoordinatorUnreachable(f"the coordinator's store has not answered for {patience}")
             if now > silent:
                 self.close()
                 self._socket = self._connect()

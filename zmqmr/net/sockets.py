@@ -17,6 +17,7 @@ from zmqmr.net.curve import Keys
 from zmqmr.net.endpoints import check_safe, is_tcp
 from zmqmr.net.gate import FAILED, Gate, Watch
 from zmqmr.settings import Settings
+from zmqmr.words import counted
 
 CONTROL_BYTES = 256 * 1024**2  # largest control message: a job of very many inputs
 CONTROL_MESSAGES = 10_000  # high-water mark of a control connection
@@ -60,7 +61,7 @@ class Patience:
         if self.is_lost():
             return SpillError(f"the owner of a partition, at {endpoint}, was lost")
         return SpillError(
-            f"the owner of a partition, at {endpoint}, has not answered for {self.seconds:g} seconds"
+            f"the owner of a partition, at {endpoint}, has not answered for {counted(self.seconds, 'second')}"
         )
 
 

@@ -59,6 +59,7 @@ from zmqmr.net.sockets import (
     worker_identity,
 )
 from zmqmr.settings import Settings
+from zmqmr.words import counted
 from zmqmr.worker.ended_jobs import EndedJobs
 from zmqmr.worker.explain import explain_spill
 from zmqmr.worker.fetch import StoreAccess
@@ -200,10 +201,8 @@ class Agent:
             self._heartbeat_at = now + self.settings.heartbeat_seconds
             self.send(Heartbeat(self.epoch))
             if now - self._answered_at > self.settings.lease_seconds:
-                seconds = self.settings.lease_seconds
-                self._give_up(
-                    f"the coordinator at {self._coordinator} has not answered for {seconds:g} seconds"
-                )
+                lease = counted(self.settings.lease_seconds, "second")
+                self._give_up(f"the coordinator at {self._coordinator} has not answered for {lease}")
 
     def _watch_connections(self) -> None:
         self._notifier.alive()
