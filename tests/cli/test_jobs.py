@@ -56,6 +56,15 @@ def test_show_says_all_about_a_job(site: Site, jobs: list[str]) -> None:
     assert "job.py --no-conf -q --detach good.txt" in site.zmqmr("show", jobs[0]).stdout.decode()
 
 
+def test_a_job_names_its_newest_repro_bundle(site: Site, jobs: list[str]) -> None:
+    ended = site.zmqmr("replay", jobs[1])
+    assert ended.rc == 1
+    assert f"map-0-00000 of {jobs[1]}" in ended.stderr and "ValueError: a bad line" in ended.stderr
+    none = site.zmqmr("replay", "last")
+    assert none.rc == 2
+    assert f"{jobs[0]} has left no repro bundle" in none.stderr
+
+
 def test_the_newest_job_needs_no_id(site: Site, jobs: list[str]) -> None:
     (shown,) = site.json("show", "last")
     assert shown["job"] == jobs[0]

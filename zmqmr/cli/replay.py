@@ -12,6 +12,7 @@ from collections import Counter, deque
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from zmqmr.cli.repro import find_bundle
 from zmqmr.client.texts import one_line
 from zmqmr.data.jobfile import load_job_class
 from zmqmr.errors import EXIT_JOB_FAILED, EXIT_OK, UsageError
@@ -35,7 +36,7 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         " shows the end of what the task yields, its counters, and the traceback last.",
         epilog="Exit status: 0 it did not fail this time, 1 it failed again, 2 the bundle cannot be used.",
     )
-    parser.add_argument("bundle", help="the path that the failure named after 'run it alone'")
+    parser.add_argument("bundle", help="the path that the failure named after 'run it alone', or a job")
     parser.add_argument("--pdb", action="store_true", help="stop in the debugger where it fails")
     parser.add_argument("--output", metavar="FILE", help="keep all that the task yields in this file")
     parser.set_defaults(run=run)
@@ -66,6 +67,7 @@ def _unpack(path: str, directory: str) -> "Recipe":
 
     from zmqmr.worker.repro import Recipe
 
+    path = find_bundle(path)
     try:
         with tarfile.open(path) as tar:
             for name in MEMBERS:
