@@ -108,7 +108,8 @@ def site(steady: RemoteCluster, ours: Path, tell: Path) -> Site:
 
 
 def kept_on(cluster: RemoteCluster, *names: str) -> list[str]:
-    return [path.name for name in names for path in (cluster.home / name).rglob("*.spool")]
+    """The spools that workers keep of jobs in files of that name."""
+    return [path.name for name in names for path in (cluster.home / name).glob("worker/job.*/spools/*.spool")]
 
 
 def test_tasks_that_were_finished_do_not_run_again_F37(site):
