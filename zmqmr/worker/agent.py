@@ -379,15 +379,11 @@ class Agent:
 
     def _end_job(self, message: EndJob) -> None:
         if job := self.jobs.pop(message.job, None):
-<<<<<<< HEAD
             endings = [ending for ending in self._endings if ending.is_alive()]
             self._endings = [*endings, job.close(keep=message.keep)]
-=======
-            job.close(keep=message.keep)
         elif not message.keep:  # it ended while an earlier life of this worker was away
             for directory in self.directories:
                 places.clear_job(os.path.join(directory, message.job), keep=False)
->>>>>>> main
 
     def _close_sockets(self) -> None:
         if self._refusal is not None:

@@ -12,13 +12,8 @@ from typing import Any
 
 import msgspec
 
-<<<<<<< HEAD
-from zmqmr.core.plan import StagePlan, plan_stages, stage_of
-from zmqmr.data.places import set_aside
-=======
 from zmqmr.core.plan import StagePlan, keeps_tasks, plan_stages, stage_of
-from zmqmr.data.places import clear_job
->>>>>>> main
+from zmqmr.data.places import set_aside
 from zmqmr.data.pushing import blob_of, fetched
 from zmqmr.errors import Corrupt, SpillError, ZmqmrError
 from zmqmr.messages import (
@@ -514,15 +509,10 @@ class HostedJob:
         if commit.frames:
             self._shuffles.of(commit.stage).commit(commit.task, commit.attempt, commit.frames, spool)
         if attempt is not None:
-<<<<<<< HEAD
-            if not plan.partitions:
-                self._kept.keep_part(attempt.output, attempt.target, commit.stage, attempt.done)
-=======
             if not plan.partitions and not attempt.launch.replay:
-                self._kept.keep_part(attempt.output, attempt.target, commit.stage)
+                self._kept.keep_part(attempt.output, attempt.target, commit.stage, attempt.done)
                 if attempt.done is not None and attempt.done.files and keeps_tasks(self.spec, plan):
                     self._kept.keep_report(attempt.launch, attempt.directory, attempt.done)
->>>>>>> main
             self._kept.keep_skipped(attempt.directory, attempt.launch.task)
             del self._attempts[attempt.key]
             shutil.rmtree(attempt.directory, ignore_errors=True)
@@ -582,8 +572,8 @@ class HostedJob:
         opened meanwhile."""
         for errand in self._errands.values():
             errand.stop()
-        keep = keep and not self.spec.stored  # nobody resumes a stored job
-        asides = [set_aside(directory, keep) for directory in self.directories]
+        earlier = [] if keep else self._kept.earlier_directories()
+        asides = [set_aside(directory, keep) for directory in (*self.directories, *earlier)]
         ending = threading.Thread(target=self._end, args=[asides], daemon=True)
         ending.start()
         return ending
@@ -594,7 +584,6 @@ class HostedJob:
         self._executor.close()
         self._shuffles.close()
         for attempt in self._attempts.values():
-<<<<<<< HEAD
             if attempt.output:
                 with suppress(OSError):
                     os.unlink(attempt.output)
@@ -604,12 +593,3 @@ class HostedJob:
 def _remove_all(directories: Iterable[str]) -> None:
     for directory in directories:
         shutil.rmtree(directory, ignore_errors=True)
-=======
-            if attempt.output and os.path.exists(attempt.output):
-                os.unlink(attempt.output)
-        self._attempts.clear()
-        for directory in self.directories:
-            clear_job(directory, keep)
-        for directory in self._kept.earlier_directories() if not keep else ():
-            clear_job(directory, keep)
->>>>>>> main

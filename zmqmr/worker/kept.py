@@ -11,18 +11,10 @@ from functools import cached_property
 from typing import Literal
 
 from zmqmr.core.keys import Keys
-<<<<<<< HEAD
-from zmqmr.core.plan import StagePlan, number_of
-from zmqmr.data.outputs import SUCCESS, TEMPORARY
+from zmqmr.core.plan import StagePlan, keeps_tasks, number_of
+from zmqmr.data.outputs import SUCCESS, TEMPORARY, remove_empty_directories
 from zmqmr.data.places import SPOOLS
-from zmqmr.data.spools import Shelf, Spool
-=======
-from zmqmr.core.plan import StagePlan, keeps_tasks
-from zmqmr.data.outputs import SUCCESS, TEMPORARY
-from zmqmr.data.places import SPOOLS
-from zmqmr.data.seals import seal
 from zmqmr.data.spools import Shelf, Spool, SpoolWriter
->>>>>>> main
 from zmqmr.errors import Corrupt, SpillError
 from zmqmr.messages import AttemptDone, JobSpec, Launch, Seal
 from zmqmr.worker.attempt import SKIPPED
@@ -214,6 +206,9 @@ class Kept:
                     with suppress(OSError):
                         os.unlink(path)
             shutil.rmtree(os.path.join(directory, TEMPORARY), ignore_errors=True)
+        if not os.path.exists(os.path.join(self._spec.output_dir, SUCCESS)):
+            shutil.rmtree(os.path.join(self._spec.output_dir, f"_{SKIPPED}"), ignore_errors=True)
+        remove_empty_directories(self._spec.made)
 
 
 def _parent(shelf: Shelf) -> str:
