@@ -121,7 +121,7 @@ def test_tasks_that_were_finished_do_not_run_again_F37(site):
 
     site.assert_right(resumed)
     assert site.executions() == {"reduce": 1}  # the one that failed
-    assert "which failed: its finished tasks are kept" in resumed.stderr
+    assert "which failed: its finished tasks are " in resumed.stderr
     assert "tasks were done by job." in resumed.stderr
     until(lambda: not before & set(kept_on(site.cluster, "ann", "bob")), "what was kept stays for ever")
     again = site.run("--resume")
