@@ -59,7 +59,7 @@ def test_a_job_is_remembered_with_its_cluster_which_need_not_be_named_again(site
     assert site.cluster.name in table[1]
     shown = site.zmqmr("show", job["job"]).stdout.decode()
     assert f"cluster:    {site.cluster.name}" in shown and "output:     was printed" in shown
-    assert "step 1 of 1 map: 1 of 1 tasks done" in shown
+    assert "step 1 of 1 map: 1 of 1 task done" in shown
     assert "running on the cluster" in site.zmqmr("logs", job["job"]).stdout.decode()
     assert site.zmqmr("kill", job["job"]).rc == 2
 
