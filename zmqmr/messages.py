@@ -225,6 +225,7 @@ class Failure(Struct, frozen=True):
     fatal: bool = False  # another attempt would fail alike: do not retry
     crashed: bool = False  # the process ended without explaining itself
     repro: str = ""  # path of its repro bundle
+    no_repro: str = ""  # why there is none
     damaged: bool = False  # what it read was made by this job and is not what was written: make it again
 
 

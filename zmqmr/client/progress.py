@@ -40,6 +40,8 @@ def explain(report: AttemptReport, steps: int) -> str:
         lines.append(f"  record: {cut(one_line(failure.record), RECORD_CHARACTERS)}")
     if failure.repro:
         lines.append(f"  run it alone: zmqmr replay {one_line(failure.repro)}")
+    elif failure.no_repro:
+        lines.append(f"  no repro bundle: {one_line(failure.no_repro)}")
     for title, text in (("traceback", failure.traceback), ("the end of its standard error", failure.stderr)):
         if text.strip():
             lines.append(f"  {title}:")

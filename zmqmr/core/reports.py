@@ -1,5 +1,7 @@
 """What workers say about attempts, and what becomes of their tasks: commits, failures, records left out."""
 
+from msgspec.structs import replace
+
 from zmqmr.core.repair import Repair
 from zmqmr.core.state import NOTHING, Attempt, Job, Stage, Task, TaskState, Worker, signature
 from zmqmr.messages import (
@@ -300,7 +302,9 @@ class Reports(Repair):
         self._discard(job, task, attempt.number)
         if attempt.superseded:
             return
-        failure = attempt.kill_failure or report.failure
+        failure = report.failure
+        if attempt.kill_reason:  # its end was our doing; where it was when it ended is worth knowing
+            failure = replace(failure, reason=attempt.kill_reason, crashed=True, fatal=False, damaged=False)
         if attempt.replay:
             self._note(job, task, f"no replay by {worker.name}: {failure.reason}")
             if task.spool == worker.name:

@@ -39,6 +39,7 @@ from zmqmr.worker.output import Output
 from zmqmr.worker.repro import save_slice
 from zmqmr.worker.sinks import deliver, lines_of
 from zmqmr.worker.spawn import adopt_orphans, name_process
+from zmqmr.worker.stack import note_on_term
 from zmqmr.worker.taskenv import task_env, with_environ
 
 SKIPPED = "skipped"  # in an attempt's directory: the records it left out
@@ -85,7 +86,7 @@ class Attempt:
         """A value that changes when a record is read or yielded, or the job sets its status."""
         room = self.sink.room if self.sink is not None else 0
         yielded = self.output_records, self.output_bytes
-        return self.records, *yielded, self.position.remaining(), room, self._status
+        return self.records, *yielded, self.position.consumed(), room, self._status
 
     def report_progress(self) -> None:
         launch = self.launch
@@ -334,6 +335,7 @@ def run_attempt(
     pulse = _Pulse(attempt)
     pulse.start()
     try:
+        note_on_term(run.directory)
         _limit_memory(settings)
         attempt.enter_work_directory(job_work)
         attempt.set_environment(_first_piece(run))

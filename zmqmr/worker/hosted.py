@@ -18,7 +18,7 @@ from zmqmr.data.places import SPOOLS, clear_job
 from zmqmr.data.pushing import blob_of, fetched
 from zmqmr.data.seals import seal
 from zmqmr.data.spools import Shelf, Spool
-from zmqmr.errors import Corrupt, SpillError, ZmqmrError
+from zmqmr.errors import Corrupt, SpillError
 from zmqmr.messages import (
     AttemptDone,
     AttemptEnded,
@@ -43,7 +43,7 @@ from zmqmr.settings import Settings
 from zmqmr.worker.attempt import SKIPPED
 from zmqmr.worker.fetch import INPUT, Errand, StoreAccess, fetch, put_files, spec_here, unpack_bundle
 from zmqmr.worker.partitions import Partitions, spill_error
-from zmqmr.worker.repro import keep_bundle
+from zmqmr.worker.repro import with_bundle
 from zmqmr.worker.spawn import ExecutorProcess
 from zmqmr.worker.surroundings import surroundings
 
@@ -464,7 +464,8 @@ class HostedJob:
             self.discard(*attempt.key)
         else:
             self._forget_damaged_input(attempt, ended.failure)
-            failure = self._with_repro(attempt, ended.failure or Failure("it ended without saying why"))
+            failure = ended.failure or Failure("it ended without saying why")
+            failure = with_bundle(self.spec, attempt.launch, attempt.directory, failure, self._settings)
             self._send(self._failed(attempt.launch, failure))
             self.discard(*attempt.key)
 
@@ -503,14 +504,6 @@ class HostedJob:
         store = self._stores.get(launch.source) if launch.source is not None else None
         if store is not None:
             store.reset(launch.number)
-
-    def _with_repro(self, attempt: _Attempt, failure: Failure) -> Failure:
-        """The failure with the path of its repro bundle, if there is one; never a reason to fail itself."""
-        try:
-            path = keep_bundle(self.spec, attempt.launch, attempt.directory, failure, self._settings)
-        except (OSError, ZmqmrError):
-            return failure
-        return msgspec.structs.replace(failure, repro=path)
 
     def _failed(self, launch: Launch, failure: Failure) -> AttemptFailed:
         return AttemptFailed(self.spec.job, launch.task, launch.attempt, self._epoch, failure)
