@@ -165,7 +165,8 @@ def test_replay_says_when_it_fails_in_another_way(tmp_path: Path) -> None:
     [("os._exit(0)", "exit code 0"), ("os.kill(os.getpid(), 11)", "killed by SIGSEGV (signal 11)")],
 )
 def test_a_task_that_ends_without_a_word_can_be_replayed(tmp_path: Path, code: str, how: str) -> None:
-    body = (
+    ending = f"        if line == 'bad':\n            {code}\n"
+    body = "    def mapper(self, _, line):\n        import os\n" + ending
         f"    def mapper(self, _, line):\n        import os\n        if line == 'bad':\n            {code}\n"
     )
     failed = _run(tmp_path, JOB.format(body=body), b"one\nbad\ntwo\n")
