@@ -167,8 +167,6 @@ def test_replay_says_when_it_fails_in_another_way(tmp_path: Path) -> None:
 def test_a_task_that_ends_without_a_word_can_be_replayed(tmp_path: Path, code: str, how: str) -> None:
     ending = f"        if line == 'bad':\n            {code}\n"
     body = "    def mapper(self, _, line):\n        import os\n" + ending
-        f"    def mapper(self, _, line):\n        import os\n        if line == 'bad':\n            {code}\n"
-    )
     failed = _run(tmp_path, JOB.format(body=body), b"one\nbad\ntwo\n")
     replayed = _replay(failed)
     assert replayed.returncode == 1

@@ -33,11 +33,12 @@ from zmqmr.messages import (
 from zmqmr.net.channel import send
 from zmqmr.settings import Settings
 from zmqmr.worker import command, links
+from zmqmr.worker.delivery import deliver
 from zmqmr.worker.explain import Position, explain
 from zmqmr.worker.marker import Marker
 from zmqmr.worker.output import Output
 from zmqmr.worker.repro import save_slice
-from zmqmr.worker.sinks import deliver, lines_of
+from zmqmr.worker.sinks import lines_of
 from zmqmr.worker.spawn import adopt_orphans, name_process
 from zmqmr.worker.stack import note_on_term
 from zmqmr.worker.taskenv import task_env, with_environ

@@ -90,7 +90,7 @@ def with_bundle(
 ) -> Failure:
     """Make the bundle of a failed attempt; the failure with its path, or with why there is none. Never raises
     an error of the drive or of the input."""
-    if failure.damaged:
+    if failure.damaged or failure.no_room:
         return failure  # no fault of the job's
     try:
         why_not = _find_slice(spec, launch, directory, failure, settings)
