@@ -528,10 +528,12 @@ class AttemptReport(Message, frozen=True):
     step: Count
     task: Name
     attempt: AttemptNumber
-    attempts: AttemptNumber
+    attempts: AttemptNumber  # that may fail
     final: bool
     failure: Failure
     story: tuple[str, ...] = ()  # what happened to the task before, with seconds since the job began
+    # Charged to the task so far; 0: none, because its record is left out, or the job could not begin.
+    failures: Count | None = None
 
 
 class JobEnded(Message, frozen=True):
@@ -600,6 +602,10 @@ ToOperator = Refused | WorkerList
 # --- executor and attempt, over a socket pair and a pipe --------------------------------------
 
 
+class ExecutorBegun(Message, frozen=True):
+    """The setup script, if the job has one, is done; the job is loaded next."""
+
+
 class ExecutorReady(Message, frozen=True):
     pid: int
 
@@ -620,7 +626,7 @@ class AttemptEnded(Message, frozen=True):
 
 
 FromAttempt = AttemptProgress | AttemptDone | AttemptFailed
-FromExecutor = ExecutorReady | ExecutorFailed | AttemptProgress | AttemptEnded
+FromExecutor = ExecutorBegun | ExecutorReady | ExecutorFailed | AttemptProgress | AttemptEnded
 
 
 class Begin(Message, frozen=True):

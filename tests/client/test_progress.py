@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from zmqmr.client.endings import log
 from zmqmr.client.progress import Progress, explain, summary
@@ -193,6 +194,23 @@ def test_an_explanation_names_everything_that_is_known():
         assert part in text
 
 
+@pytest.mark.parametrize(
+    ("attempt", "failures", "head", "retry"),
+    [
+        (4, 4, "Attempt 4 of 4 of task s1-map-3 failed on host host1, in step 2 of 3:", "attempt 4 of 4): "),
+        (
+            *(6, 4, "Attempt 6 of task s1-map-3 failed on host host1, in step 2 of 3 (failure 4 of 4):"),
+            "attempt 6, failure 4 of 4): ",
+        ),
+        (2, 0, "The job cannot begin on host host1:", "attempt 2, this record is left out now): "),
+    ],
+)
+def test_attempts_and_failures_are_counted_apart(attempt: int, failures: int, head: str, retry: str):
+    ended = replace(report(), attempt=attempt, failures=failures)
+    assert explain(ended, 3).splitlines()[0] == head
+    assert f"is run again ({retry}ValueError: bad" in summary(replace(ended, final=False), 3)
+
+
 def test_a_record_is_cut_in_an_explanation():
     assert len(explain(report(record="x" * 100_000), steps=1)) < 1000
 
@@ -216,7 +234,7 @@ def test_failures_that_are_alike_are_said_three_times(lines: list[str]):
     progress(report(final=False, reason="another"))
     progress(report())
     assert [line.partition(" failed on")[0] for line in lines[:3]] == ["Task s1-map-3 of step 2 of 3"] * 3
-    assert lines[3] == "More attempts fail in the same way; --verbose shows each."
+    assert lines[3] == "More attempts fail for a reason that was said; --verbose shows each: ValueError: bad"
     assert len(lines) == 6 and lines[4].endswith("another")
 
 

@@ -3,8 +3,8 @@
 from core.driver import CLIENT, Driver
 from core.strategies import make_spec
 
-from zmqmr.core.events import JobSubmitted
-from zmqmr.messages import AttemptFailed, Failure, Launch, RecordAt
+from zmqmr.core.events import AttemptSilent, JobSubmitted
+from zmqmr.messages import AttemptFailed, AttemptReport, Failure, Launch, RecordAt
 
 MAP = "map-0-00000"
 
@@ -28,6 +28,11 @@ def fail_at(drive: Driver, offset: int | None, crashed: bool = False) -> None:
 def launched(drive: Driver) -> Launch:
     (launch,) = drive.told(Launch)
     return launch
+
+
+def reports(drive: Driver) -> list[AttemptReport]:
+    """What the last event had the client told about attempts."""
+    return [each.message for each in drive.commands if isinstance(each.message, AttemptReport)]
 
 
 def test_after_a_crash_the_next_attempt_is_careful() -> None:
@@ -63,6 +68,30 @@ def test_no_more_records_are_left_out_than_allowed() -> None:
     for offset in (7, 7, 8, 8, 8, 8):
         fail_at(drive, offset)
     assert drive.ended["job"].state == "failed"
+
+
+def test_a_failure_tells_attempts_and_failures_apart() -> None:
+    """Attempts that found a record to leave out are no failures of the task."""
+    drive = job(skip=1)
+    counts = []
+    for offset in (7, 7, 8, 8, 8, 8):
+        fail_at(drive, offset)
+        counts += [(each.attempt, each.failures) for each in reports(drive)]
+    assert counts == [(1, 1), (2, 0), (3, 1), (4, 2), (5, 3), (6, 4)]
+    reason = drive.ended["job"].reason
+    assert reason == f"{MAP} failed 4 times after 1 of its records had been left out: bad record"
+
+
+def test_an_attempt_that_makes_no_progress_is_taken_for_one_that_crashed() -> None:
+    """What its worker knows of its end, where it was, is kept."""
+    drive = job()
+    _, _, launch = drive.newest(MAP)
+    drive.handle(AttemptSilent("job", MAP, launch.attempt))
+    fail_at(drive, 7)
+    (said,) = reports(drive)
+    assert "no progress" in said.failure.reason
+    assert (said.failure.path, said.failure.offset) == ("/in/0", 7)
+    assert drive.newest(MAP)[2].careful
 
 
 def test_without_leave_nothing_is_left_out() -> None:

@@ -194,3 +194,15 @@ def test_a_failure_without_a_repro_bundle_says_why(tmp_path: Path, why: str) -> 
     (said,) = [line for line in failed.stderr.splitlines() if line.startswith("  no repro bundle: ")]
     assert why in said
     assert "run it alone" not in failed.stderr
+
+
+def test_a_setup_command_that_fails_is_named_as_that(tmp_path: Path) -> None:
+    job = tmp_path / "job.py"
+    job.write_text(JOB.format(body=MAPPER.format(value="1")))
+    setup = ["--setup", "echo almost >&2", "--setup", "sh -c 'exit 7'"]
+    failed = run_zmqmr(job, setup, stdin=b"a\n")
+    assert failed.rc == 1
+    assert "The job cannot begin on host" in failed.stderr
+    assert "the --setup commands failed: exit code 7" in failed.stderr
+    assert "the end of its standard error:" in failed.stderr
+    assert "    almost\n    + sh -c exit 7\n" in failed.stderr

@@ -6,8 +6,10 @@ with more threads may hold locks that a fork would keep locked for ever, so ther
 """
 
 import os
+import re
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -28,6 +30,11 @@ Started = Callable[[str, dict[str, int]], None]
 _SOCKET_PATH_BYTES = 75  # of a directory: with a longer one, a socket's path exceeds what Unix allows, 107
 _RESTARTS = 5  # of a child, for one client
 _END_SECONDS = 10.0  # children that have not ended by then are killed
+
+
+def worker_name() -> str:
+    """The name of this machine's only worker: the machine's own, so that messages have one for both."""
+    return re.sub("[^A-Za-z0-9_-]", "-", socket.gethostname())[:200] or "local"
 
 
 class LocalCluster:
@@ -85,7 +92,7 @@ class LocalCluster:
         self._lives += 1
         return {
             **common,
-            "name": "local",
+            "name": worker_name(),
             "coordinator": self._endpoint,
             "shuffle": f"ipc://{self._sockets}/shuffle-{self._lives}",
             "directory": os.path.join(self._data, places.AGENT),

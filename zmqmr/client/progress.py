@@ -19,6 +19,7 @@ LOG_SECONDS = 10.0  # between two log lines about progress
 WAIT_SECONDS = 2.0  # a shorter wait, as for the first worker, is not worth a word
 SAME_FAILURES = 3  # of attempts that are run again, said one by one; then only with --verbose
 RECORD_CHARACTERS = 500  # of a record in an explanation
+REASON_CHARACTERS = 200  # of one that was said before
 STORY_LINES = 10  # of a task's story: its last events
 STORY_CHARACTERS = 200  # of one of them
 STANDARD_INPUT = "standard input"
@@ -30,8 +31,7 @@ def explain(report: AttemptReport, steps: int) -> str:
     """Why an attempt failed, in full: host, step, task, attempt, file, offset, record, traceback, stderr."""
     failure = report.failure
     lines = [
-        f"Attempt {report.attempt} of {report.attempts} of task {report.task} failed on host "
-        f"{one_line(report.host)}, in step {report.step + 1} of {steps}:",
+        _headline(report, steps),
         "  " + one_line(failure.reason),
     ]
     if failure.path:
@@ -48,6 +48,24 @@ def explain(report: AttemptReport, steps: int) -> str:
             lines.extend("    " + line for line in printable(text.rstrip()).split("\n"))
     lines += _story(report.story)
     return "\n".join(lines)
+
+
+def _headline(report: AttemptReport, steps: int) -> str:
+    host = one_line(report.host)
+    if report.final and report.failures == 0:
+        return f"The job cannot begin on host {host}:"
+    number, charged = _numbers(report)
+    number = number[0].upper() + number[1:]
+    return f"{number} of task {report.task} failed on host {host}, in step {report.step + 1} of {steps}{charged}:"
+
+
+def _numbers(report: AttemptReport) -> tuple[str, str]:
+    """Which attempt it was and, where that is not the same, how often the task has failed. A lost worker
+    and a record that is left out cost an attempt, and no failure."""
+    if report.failures in (None, report.attempt):
+        return f"attempt {report.attempt} of {report.attempts}", ""
+    charged = f"failure {report.failures} of {report.attempts}"
+    return f"attempt {report.attempt}", f" ({charged if report.failures else 'this record is left out now'})"
 
 
 def _story(events: Sequence[str]) -> list[str]:
@@ -69,9 +87,10 @@ def _story(events: Sequence[str]) -> list[str]:
 def summary(report: AttemptReport, steps: int) -> str:
     """One line about an attempt that is run again."""
     place = f", reading {_place(report)}" if report.failure.path else ""
+    number, charged = _numbers(report)
     return (
         f"Task {report.task} of step {report.step + 1} of {steps} failed on host {one_line(report.host)} and "
-        f"is run again (attempt {report.attempt} of {report.attempts}{place}): "
+        f"is run again ({number}{charged.replace(' (', ', ').rstrip(')')}{place}): "
         + one_line(report.failure.reason)
     )
 
@@ -161,7 +180,8 @@ class Progress:
         if self._failures[kind] <= SAME_FAILURES:
             log.warning(summary(report, self._steps))
         elif self._failures[kind] == SAME_FAILURES + 1:
-            log.warning("More attempts fail in the same way; --verbose shows each.")
+            reason = cut(one_line(report.failure.reason), REASON_CHARACTERS)
+            log.warning("More attempts fail for a reason that was said; --verbose shows each: %s", reason)
 
     def _update(self, update: JobUpdate) -> None:
         now = self._clock()

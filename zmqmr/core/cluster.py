@@ -63,6 +63,7 @@ class Cluster:
             task=task.name,
             attempt=max(task.attempt, 1),
             attempts=self._attempts_allowed(job, task),
+            failures=task.failures,
             final=final,
             failure=failure,
             story=task.story,

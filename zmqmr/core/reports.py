@@ -374,6 +374,8 @@ class Reports(Repair):
         self._explain(worker, job, task, failure, final)
         if final:
             times = "once" if task.failures == 1 else f"{task.failures} times"
+            if task.skip:
+                times += f" after {len(task.skip)} of its records had been left out"
             self._end(job, "failed", f"{task.name} failed {times}: {failure.reason}")
         return not final
 

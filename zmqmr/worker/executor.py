@@ -28,6 +28,7 @@ from zmqmr.messages import (
     AttemptProgress,
     Begin,
     Counters,
+    ExecutorBegun,
     ExecutorFailed,
     ExecutorReady,
     Failure,
@@ -414,4 +415,6 @@ def main() -> None:
     import mrjob.job  # noqa: F401  import it before a job asks for it
 
     sys.path.insert(0, sys.path[0])  # the job's directory takes the first place, and whatever is there
-    serve(int(sys.argv[1]))
+    channel = int(sys.argv[1])
+    send(channel, encode(ExecutorBegun()))
+    serve(channel)

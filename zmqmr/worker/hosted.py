@@ -202,8 +202,7 @@ class HostedJob:
             if may_load:
                 self._executor.start()  # somebody killed it, not the job
             else:
-                reason = f"the process that loads the job ended: {how}"
-                failure = Failure(reason, stderr=self._executor.setup_words(), fatal=True)
+                failure = self._executor.not_loaded(how)
                 self._send(OpenFailed(self.spec.job, self._epoch, failure))
             return
         running = [each for each in self._attempts.values() if each.running and each.errand is None]
