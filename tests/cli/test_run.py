@@ -146,6 +146,38 @@ def test_a_missing_input_is_one_line_and_exit_code_2(folder, runner):
     assert "no-such-input" in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (b"runners: [", "is no YAML: line 1, column 11: expected the node content, but found '<stream end>'"),
+        (b"runners:\n\tzeromq:\n", "is no YAML: line 2, column 1: "),
+        (b"runners\n", "does not begin with runners:"),
+        (b"\xff\xff: 1\n", "cannot be used: 'utf-8' codec can't decode"),
+        (None, "cannot read the configuration file mrjob.conf: No such file or directory; "),
+    ],
+)
+@pytest.mark.parametrize("door", [["-m", "zmqmr.cli.run"], []])
+def test_a_configuration_file_that_cannot_be_used_is_one_line(folder, door, text, says):
+    if text is not None:
+        (folder / "mrjob.conf").write_bytes(text)
+    job = folder / "job.py"
+    job.write_text(f"import zmqmr.register\n{JOB}")
+    done = subprocess.run(
+        [sys.executable, *door, "job.py", "-r", "zeromq", "-c", "mrjob.conf"],
+        **(
+            dict(
+                cwd=folder, env=environment(folder), stdin=subprocess.DEVNULL, capture_output=True, text=True
+            )
+        ),
+        timeout=60,
+    )
+
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if not line.startswith(("runner:", "Looking"))]
+    assert "mrjob.conf" in line and says in line
+    assert "--no-conf" in line
+
+
 def test_a_missing_configuration_file_is_one_line_and_exit_code_2(folder):
     done = zmqmr_run(folder, "job.py", "-r", "inline", "-c", "none.conf", stdin="x\n")
 

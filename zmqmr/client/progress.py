@@ -55,8 +55,8 @@ def _headline(report: AttemptReport, steps: int) -> str:
     if report.final and report.failures == 0:
         return f"The job cannot begin on host {host}:"
     number, charged = _numbers(report)
-    number = number[0].upper() + number[1:]
-    return f"{number} of task {report.task} failed on host {host}, in step {report.step + 1} of {steps}{charged}:"
+    where = f"failed on host {host}, in step {report.step + 1} of {steps}"
+    return f"{number[0].upper()}{number[1:]} of task {report.task} {where}{charged}:"
 
 
 def _numbers(report: AttemptReport) -> tuple[str, str]:

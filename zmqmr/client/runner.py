@@ -14,6 +14,7 @@ from mrjob.step import StepFailedException
 
 from zmqmr.client import jobspec, options, resume
 from zmqmr.client.callers import driven_by_run_job, job_that_makes_runner
+from zmqmr.client.conf_files import conf_files_explained
 from zmqmr.client.endings import (
     log,
     nothing_started,
@@ -68,7 +69,8 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
         self._setup_wrapper_script_path: str | None
         try:
             with said_to_user(constructing=True):
-                super().__init__(**kwargs)
+                with conf_files_explained():
+                    super().__init__(**kwargs)
                 self._check_options()
         except BaseException:
             if getattr(self, "_local_tmp_dir", None):
