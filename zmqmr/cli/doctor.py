@@ -33,7 +33,8 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "doctor",
         help="check that this machine can run jobs",
         description="Check Python, the libraries, mrjob and its hook, GNU sort, the space for intermediate"
-        " data and for records of jobs and the ZMQMR_ variables. Each finding that is not ok says what to do.",
+        " data and for records of jobs and the ZMQMR_ variables. Each finding that is not ok says what to"
+        " do.",
         epilog="Exit status: 0 jobs can run, perhaps with warnings; 1 something failed.",
     )
     parser.set_defaults(run=run)
