@@ -34,7 +34,7 @@ _END_SECONDS = 10.0  # children that have not ended by then are killed
 
 def worker_name() -> str:
     """The name of this machine's only worker: the machine's own, so that messages have one for both."""
-    return re.sub("[^A-Za-z0-9_-]", "-", socket.gethostname())[:200] or "local"
+    return re.sub("[^A-Za-z0-9._-]", "-", socket.gethostname())[:200] or "local"
 
 
 class LocalCluster:

@@ -27,8 +27,9 @@ STANDARD_INPUT = "standard input"
 _STORY_LINE = re.compile(r"(\d+(?:\.\d+)?) (.*)", re.DOTALL)
 
 
-def explain(report: AttemptReport, steps: int) -> str:
-    """Why an attempt failed, in full: host, step, task, attempt, file, offset, record, traceback, stderr."""
+def explain(report: AttemptReport, steps: int, elsewhere: bool = False) -> str:
+    """Why an attempt failed, in full: host, step, task, attempt, file, offset, record, traceback, stderr.
+    `elsewhere`: its host is not this one."""
     failure = report.failure
     lines = [
         _headline(report, steps),
@@ -39,7 +40,8 @@ def explain(report: AttemptReport, steps: int) -> str:
     if failure.record:
         lines.append(f"  record: {cut(one_line(failure.record), RECORD_CHARACTERS)}")
     if failure.repro:
-        lines.append(f"  run it alone: zmqmr replay {one_line(failure.repro)}")
+        where = " on that host" if elsewhere else ""
+        lines.append(f"  run it alone{where}: zmqmr replay {one_line(failure.repro)}")
     elif failure.no_repro:
         lines.append(f"  no repro bundle: {one_line(failure.no_repro)}")
     for title, text in (("traceback", failure.traceback), ("the end of its standard error", failure.stderr)):
@@ -51,7 +53,7 @@ def explain(report: AttemptReport, steps: int) -> str:
 
 
 def _headline(report: AttemptReport, steps: int) -> str:
-    host = one_line(report.host)
+    host = _host(report)
     if report.final and report.failures == 0:
         return f"The job cannot begin on host {host}:"
     number, charged = _numbers(report)
@@ -89,10 +91,16 @@ def summary(report: AttemptReport, steps: int) -> str:
     place = f", reading {_place(report)}" if report.failure.path else ""
     number, charged = _numbers(report)
     return (
-        f"Task {report.task} of step {report.step + 1} of {steps} failed on host {one_line(report.host)} and "
+        f"Task {report.task} of step {report.step + 1} of {steps} failed on host {_host(report)} and "
         f"is run again ({number}{charged.replace(' (', ', ').rstrip(')')}{place}): "
         + one_line(report.failure.reason)
     )
+
+
+def _host(report: AttemptReport) -> str:
+    """Its host, and its worker where that has a name of its own."""
+    own = report.worker not in ("", report.host)
+    return one_line(f"{report.host} (worker {report.worker})" if own else report.host)
 
 
 def _place(report: AttemptReport) -> str:
@@ -112,10 +120,13 @@ class Progress:
         *,
         explain_failures: bool = True,
         standard_input: str = "",
+        elsewhere: bool = False,
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
-        """`standard_input`: path of the file that holds what was read from there, which no user knows."""
+        """`standard_input`: path of the file that holds what was read from there, which no user knows.
+        `elsewhere`: the job's hosts are not this one."""
+        self._elsewhere = elsewhere
         self._steps = steps
         self._standard_input = standard_input
         self._explain = explain_failures
@@ -168,10 +179,10 @@ class Progress:
         if report.final:
             self.explained = report
             if self._explain:
-                log.error(explain(report, self._steps))
+                log.error(explain(report, self._steps, self._elsewhere))
         else:
             self._retry(report)
-            log.debug(explain(report, self._steps))
+            log.debug(explain(report, self._steps, self._elsewhere))
 
     def _retry(self, report: AttemptReport) -> None:
         """Say that an attempt is run again; a fault of the job makes all of them fail alike."""
