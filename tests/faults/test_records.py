@@ -1,5 +1,6 @@
 """Rows F24 and F27: records that fail, crash or devour memory; and what a user can do with the failure."""
 
+import os
 import subprocess
 import sys
 import tarfile
@@ -40,6 +41,7 @@ def test_f24_exactly_the_bad_records_are_left_out_counted_and_kept(
     assert "skipped_records=2" in ours.stderr
     kept = [path.read_text() for path in (tmp_path / "out" / "_skipped").iterdir()]
     assert kept == ["".join(BAD)]
+    assert not list(Path(os.environ["XDG_STATE_HOME"]).rglob("bad_records.*.tar")), "a job that succeeded"
 
 
 def test_f24_more_bad_records_than_allowed_fail_the_job(mixed: Path, tmp_path: Path) -> None:

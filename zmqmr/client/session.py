@@ -32,6 +32,7 @@ class Session:
     def __init__(self, settings: Settings, record: Record):
         self.record = record
         self.records = Records.of(settings)
+        self._bundles = settings.repro_directory
         self._log = JobLog(self.records.log_path(record.job), record.steps)
         self._ended = False
         self._there = False  # whether a cluster has the job: its end is not this process's to decide
@@ -100,6 +101,8 @@ class Session:
         self.record.reason = reason[: records.MAX_TEXT]
         self.record.ended = time.time()
         self._write()
+        if state == "succeeded":
+            places.forget_bundles(self._bundles, self.record.job)
         if state in records.RESUMABLE and (tasks := kept(self.record)):
             log.info("%s are kept; the same command with --resume uses them again", tasks)
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from zmqmr.core.plan import StagePlan, keeps_tasks, plan_stages, stage_of
-from zmqmr.data.places import clear_job
+from zmqmr.data.places import clear_job, forget_bundles
 from zmqmr.data.pushing import blob_of, fetched
 from zmqmr.errors import Corrupt, SpillError, ZmqmrError
 from zmqmr.messages import (
@@ -541,7 +541,9 @@ class HostedJob:
         self._kept.take_back()
 
     def close(self, keep: bool = False) -> None:
-        """Kill what runs and remove what is left, except spools if they are to be kept."""
+        """Kill what runs and remove what is left, except spools and repro bundles if they are to be kept."""
+        if not keep:
+            forget_bundles(self._settings.repro_directory, self.spec.job)
         for errand in self._errands.values():
             errand.stop()
         for errand in self._errands.values():
