@@ -205,9 +205,11 @@ def test_a_failed_job_has_exit_code_1(folder, runner):
     assert "a bad line" in done.stderr
 
 
-def test_output_that_nobody_reads_is_no_traceback(folder):
+@pytest.mark.parametrize("door", ["-m zmqmr.cli.run job.py -r inline", "job.py -r zeromq"])
+def test_output_that_nobody_reads_is_no_traceback(folder, door):
     (folder / "in.txt").write_text("".join(f"{number}\n" for number in range(200_000)))
-    command = f"{sys.executable} -m zmqmr.cli.run job.py -r inline -q in.txt | head -n 1"
+    (folder / "job.py").write_text(f"import zmqmr.register\n{JOB}")
+    command = f"{sys.executable} {door} -q in.txt | head -n 1"
 
     done = subprocess.run(
         ["bash", "-c", command],
@@ -219,7 +221,7 @@ def test_output_that_nobody_reads_is_no_traceback(folder):
     )
 
     assert done.stdout.endswith('"\t1\n')
-    assert done.stderr == "runner: inline\n"
+    assert done.stderr == f"runner: {door.split()[-1]}\n"
 
 
 def test_an_interrupt_ends_it_with_130_and_no_traceback(folder):

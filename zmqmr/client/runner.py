@@ -19,6 +19,7 @@ from zmqmr.client.conf_files import conf_files_explained
 from zmqmr.client.endings import (
     log,
     nothing_started,
+    quiet_when_nobody_reads,
     said_to_user,
     signals_clean_up,
     temporary_files,
@@ -449,6 +450,8 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
             raise ValueError("Run the job before streaming output")
         if self._detached or self._detached_there:
             return  # `zmqmr attach` has it, when there is some
+        if driven_by_run_job():
+            quiet_when_nobody_reads()
         if self._there is not None and self._there.streams:
             with said_to_user():
                 yield from self._there.stream()
