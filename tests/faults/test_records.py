@@ -90,6 +90,14 @@ def test_f28_a_record_that_hangs_is_named_with_the_place_in_the_code_and_a_bundl
         assert tar.extractfile("input").read().decode().splitlines()[-1] == "hang here"
 
 
+def test_f28_counters_are_progress(tmp_path: Path) -> None:
+    """One record takes more than twice the time that a task may be silent."""
+    path, _ = _with(tmp_path, "count slowly\n")
+    ours = _run(path, tmp_path / "out", *TIMEOUT, **QUICK)
+    assert ours.rc == 0, ours.stderr
+    assert "no progress" not in ours.stderr and "steps=8" in ours.stderr
+
+
 def test_f28_a_record_that_hangs_can_be_left_out(tmp_path: Path, good: Path) -> None:
     path, _ = _with(tmp_path, "hang here\n")
     ours = _run(path, tmp_path / "out", *TIMEOUT, "--skip-bad-records", "1", **QUICK)

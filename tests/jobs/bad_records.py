@@ -19,6 +19,10 @@ class Job(MRJob):
             ctypes.string_at(0)
         if line.startswith("hang"):
             hang()
+        if line.startswith("count slowly"):
+            for _ in range(8):
+                time.sleep(0.2)
+                self.increment_counter("slow", "steps")
         if line.startswith("exit"):
             os._exit(0)
         if line.startswith("devour"):

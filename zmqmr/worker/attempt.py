@@ -62,6 +62,7 @@ class Attempt:
         self.bytes = 0
         self.output_records = 0
         self.output_bytes = 0
+        self.reports = 0  # of counters and statuses
         self.undelivered: tuple[int, ...] = ()  # partitions whose owner could not be reached
         self.pid = os.getpid()
         self.marked_input = False  # a reduce task's records are marked
@@ -82,12 +83,13 @@ class Attempt:
     def set_status(self, status: str) -> None:
         """The job's set_status; also shows that the task lives."""
         self._status = status[:1000]
+        self.reports += 1
 
     def progress(self) -> tuple[Any, ...]:
-        """A value that changes when a record is read or yielded, or the job sets its status."""
+        """A value that changes when a record is read or yielded, or the job counts or sets its status."""
         room = self.sink.room if self.sink is not None else 0
         yielded = self.output_records, self.output_bytes
-        return self.records, *yielded, self.position.consumed(), room, self._status
+        return self.records, *yielded, self.position.consumed(), room, self.reports
 
     def report_progress(self) -> None:
         launch = self.launch
