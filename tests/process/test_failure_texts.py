@@ -1,5 +1,6 @@
 """What a failed job says, as its user reads it: names that the user knows, and what was being done."""
 
+import gzip
 import subprocess
 import sys
 from pathlib import Path
@@ -206,3 +207,12 @@ def test_a_setup_command_that_fails_is_named_as_that(tmp_path: Path) -> None:
     assert "the --setup commands failed: exit code 7" in failed.stderr
     assert "the end of its standard error:" in failed.stderr
     assert "    almost\n    + sh -c exit 7\n" in failed.stderr
+
+
+def test_input_that_cannot_be_read_has_no_repro_bundle(tmp_path: Path) -> None:
+    path = tmp_path / "cut.gz"
+    path.write_bytes(gzip.compress(b"line\n" * 1000)[:-10])
+    job = tmp_path / "job.py"
+    job.write_text(JOB.format(body=MAPPER.format(value="1")))
+    failed = run_zmqmr(job, inputs=[path])
+    assert "  no repro bundle: it is the input that cannot be read\n" in failed.stderr
