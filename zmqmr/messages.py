@@ -180,7 +180,7 @@ class AttemptProgress(Message, frozen=True):
 
 
 class FrameCount(Struct, frozen=True, array_like=True):
-    """What an attempt yielded for one partition."""
+    """What an attempt yielded for one partition; or, of partition 0, what its part file holds."""
 
     partition: Count
     frames: Count  # sent; 0: the partition's owner takes the records from the attempt's spool, or wants none

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import sys
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
@@ -203,7 +204,12 @@ def _fetch(cluster: "RemoteCluster", ended: "JobEnded", directory: str, record: 
     """Put the output, and that of the steps if the job was asked for it, into directories."""
     from zmqmr.client.claims import claim_outputs, complete_outputs
     from zmqmr.client.remote_output import fetch
+    from zmqmr.client.resume import take_back
+    from zmqmr.data.outputs import TEMPORARY
 
+    begun = os.path.isdir(os.path.join(directory, TEMPORARY))
+    if begun and record is not None and directory == record.output_dir:
+        take_back(record)  # its client was killed while it fetched
     steps_directory, steps = (record.step_output_dir, record.steps) if record is not None else ("", 1)
     with ExitStack() as undo:
         step_output, output = claim_outputs(directory, steps_directory, steps, undo)

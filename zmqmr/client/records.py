@@ -61,7 +61,7 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     step_output_dir: str = ""
     to_stdout: bool = False  # whether standard output is where the output goes
     detached: bool = False
-    fetched: bool = False  # whether `zmqmr attach` has printed a detached job's output
+    fetched: bool = False  # whether the output has been taken from where it was kept
     cluster: str = ""  # where it runs, as --cluster has it; empty: this machine
     data: str = ""  # directory of intermediate data, or of its client's files
     endpoint: str = ""  # of the coordinator

@@ -96,14 +96,7 @@ class Earlier:
         """Remove what the job left in its output directories, if nobody was there to do it."""
         if self.record.state not in ("lost", "left"):
             return
-        for path in filter(None, (self.record.output_dir, self.record.step_output_dir)):
-            if os.path.exists(os.path.join(path, outputs.SUCCESS)):
-                continue
-            with suppress(OSError):  # it is not there
-                lock = places.lock(path)
-                if lock >= 0:
-                    outputs.OutputDirectory(path).discard()  # it was empty when the job began
-                    os.close(lock)
+        take_back(self.record)
 
     def succeeded(self, job: str) -> None:
         """The job that took it up is done: what it left is of no use any more. Workers see to that alone."""
@@ -120,6 +113,19 @@ class Earlier:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+
+def take_back(record: Record) -> None:
+    """Remove what is in the output directories of a job that nobody works for any more, unless it is
+    complete."""
+    for path in filter(None, (record.output_dir, record.step_output_dir)):
+        if os.path.exists(os.path.join(path, outputs.SUCCESS)):
+            continue
+        with suppress(OSError):  # it is not there
+            lock = places.lock(path)
+            if lock >= 0:
+                outputs.OutputDirectory(path).discard()  # it was empty when the job began
+                os.close(lock)
 
 
 def kept(record: Record) -> str:
@@ -162,6 +168,8 @@ def _check_state(record: Record) -> None:
         raise UsageError(f"{record.job} is still running{where}; follow it with: zmqmr attach {record.job}")
     if record.resumed_by:
         raise UsageError(f"{record.job} was resumed by {record.resumed_by}, which is done; run it anew")
+    if record.state == "succeeded" and record.cluster and not record.fetched:
+        raise UsageError(f"{record.job} succeeded; fetch its output with: zmqmr attach {record.job}")
     if record.state not in RESUMABLE:
         raise UsageError(f"{record.job} {record.state}: there is nothing to resume; run it without --resume")
 

@@ -60,7 +60,7 @@ class Session:
         self._end("left", records.LEFT)
 
     def fetched(self) -> None:
-        """What the job printed has been printed."""
+        """The output of the job has been fetched from its cluster."""
         self.record.fetched = True
         self._write()
 

@@ -315,6 +315,8 @@ class Reports(Repair):
             refused = {number for number in task.delivering if stage.owners[number] == worker.name}
             task.delivering -= refused
             self._take_part(worker.name, job, task)
+            if failure.no_room and self._is_live(job):
+                self._move(job, stage, range(stage.plan.partitions), worker.name)
         else:
             self._give_back(job, task)
 
@@ -361,8 +363,16 @@ class Reports(Repair):
         elif self._charge(worker, job, task, failure):
             if failure.damaged and job.plans[task.stage].source is not None:
                 self._lose_input(job, task)
-            elif task.state is TaskState.READY:
+            elif task.state is TaskState.READY and not self._move_input(worker, job, task, failure):
                 self._queue(job, task)
+
+    def _move_input(self, worker: Worker, job: Job, task: Task, failure: Failure) -> bool:
+        """Whether a partition that could not be sorted for want of room goes to another worker."""
+        plan = job.plans[task.stage]
+        source = job.source(job.stages[task.stage])
+        if not failure.no_room or plan.kind != "reduce" or source is None:
+            return False
+        return self._move(job, source, [task.number], worker.name)
 
     def _charge(self, worker: Worker, job: Job, task: Task, failure: Failure) -> bool:
         """One more failure of a task; False when that ends the job."""

@@ -48,7 +48,7 @@ from zmqmr.messages import (
 
 UPDATE_SECONDS = 0.2  # between two JobUpdates
 ASK_SECONDS = 5.0  # between two questions to a worker that has not opened a job
-OPENING_SECONDS = 15.0  # for all workers to say what they have kept of a job that is resumed
+OPENING_SECONDS = 30.0  # for all workers to say what they have kept of a job that is resumed
 COMMIT_SECONDS = 60.0  # from an attempt's end until its records must have arrived
 SLOW_FACTOR = 1.5  # times the median, as Hadoop and Spark have it: such an attempt is slow ...
 SLOW_SECONDS = 5.0  # ... but a shorter one is not worth a race
