@@ -137,6 +137,7 @@ class JobSpec(Struct, frozen=True):
     stored: bool = False  # client and workers share no files: bundle, inputs and output go through the store
     bundle_bytes: Count = 0  # size of the bundle, when it is stored
     reuse: Word = ""  # directory with spools of an earlier run of this job
+    made: tuple[Word, ...] = ()  # output directories that were not there before, the outermost first
 
 
 # --- agent to coordinator --------------------------------------------------------------------
@@ -533,13 +534,13 @@ class AttemptReport(Message, frozen=True):
     step: Count
     task: Name
     attempt: AttemptNumber
-    attempts: AttemptNumber  # that may fail
+    attempts: AttemptNumber
     final: bool
     failure: Failure
     story: tuple[str, ...] = ()  # what happened to the task before, with seconds since the job began
+    left_out: bool = False  # whether the task is to leave out the record from now on
     worker: str = ""
-    # Charged to the task so far; 0: none, because its record is left out, or the job could not begin.
-    failures: Count | None = None
+    began: bool = True  # False: the worker could not even open the job
 
 
 class JobEnded(Message, frozen=True):

@@ -194,21 +194,10 @@ def test_an_explanation_names_everything_that_is_known():
         assert part in text
 
 
-@pytest.mark.parametrize(
-    ("attempt", "failures", "head", "retry"),
-    [
-        (4, 4, "Attempt 4 of 4 of task s1-map-3 failed on host host1, in step 2 of 3:", "attempt 4 of 4): "),
-        (
-            *(6, 4, "Attempt 6 of task s1-map-3 failed on host host1, in step 2 of 3 (failure 4 of 4):"),
-            "attempt 6, failure 4 of 4): ",
-        ),
-        (2, 0, "The job cannot begin on host host1:", "attempt 2, this record is left out now): "),
-    ],
-)
-def test_attempts_and_failures_are_counted_apart(attempt: int, failures: int, head: str, retry: str):
-    ended = replace(report(), attempt=attempt, failures=failures)
-    assert explain(ended, 3).splitlines()[0] == head
-    assert f"is run again ({retry}ValueError: bad" in summary(replace(ended, final=False), 3)
+def test_a_job_that_cannot_begin_has_no_attempt_that_failed():
+    said = explain(replace(report(), began=False), 3)
+    assert said.startswith("The job cannot begin on host host1:\n")
+    assert "ttempt" not in said
 
 
 def test_a_record_is_cut_in_an_explanation():

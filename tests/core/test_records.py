@@ -70,18 +70,6 @@ def test_no_more_records_are_left_out_than_allowed() -> None:
     assert drive.ended["job"].state == "failed"
 
 
-def test_a_failure_tells_attempts_and_failures_apart() -> None:
-    """Attempts that found a record to leave out are no failures of the task."""
-    drive = job(skip=1)
-    counts = []
-    for offset in (7, 7, 8, 8, 8, 8):
-        fail_at(drive, offset)
-        counts += [(each.attempt, each.failures) for each in reports(drive)]
-    assert counts == [(1, 1), (2, 0), (3, 1), (4, 2), (5, 3), (6, 4)]
-    reason = drive.ended["job"].reason
-    assert reason == f"{MAP} failed 4 times after 1 of its records had been left out: bad record"
-
-
 def test_an_attempt_that_makes_no_progress_is_taken_for_one_that_crashed() -> None:
     """What its worker knows of its end, where it was, is kept."""
     drive = job()

@@ -14,15 +14,20 @@ from msgspec.structs import replace
 from zmqmr.client.endings import is_shown, log
 from zmqmr.client.texts import cut, one_line, printable, size_words
 from zmqmr.messages import AttemptReport, Failure, JobUpdate, StageProgress
+from zmqmr.words import counted
 
 LOG_SECONDS = 10.0  # between two log lines about progress
 WAIT_SECONDS = 2.0  # a shorter wait, as for the first worker, is not worth a word
 SAME_FAILURES = 3  # of attempts that are run again, said one by one; then only with --verbose
+LEFT_OUT = 10  # records that are left out and named
 RECORD_CHARACTERS = 500  # of a record in an explanation
 REASON_CHARACTERS = 200  # of one that was said before
+STORY = "  what happened to the task, in minutes and seconds since the job began:"
+RUN_ALONE = "  run it alone"
 STORY_LINES = 10  # of a task's story: its last events
 STORY_CHARACTERS = 200  # of one of them
 STANDARD_INPUT = "standard input"
+OF_A_FAILURE = {"of_a_failure": True}  # marks what is logged about a failed attempt
 
 _STORY_LINE = re.compile(r"(\d+(?:\.\d+)?) (.*)", re.DOTALL)
 
@@ -41,7 +46,7 @@ def explain(report: AttemptReport, steps: int, elsewhere: bool = False) -> str:
         lines.append(f"  record: {cut(one_line(failure.record), RECORD_CHARACTERS)}")
     if failure.repro:
         where = " on that host" if elsewhere else ""
-        lines.append(f"  run it alone{where}: zmqmr replay {one_line(failure.repro)}")
+        lines.append(f"{RUN_ALONE}{where}: zmqmr replay {one_line(failure.repro)}")
     elif failure.no_repro:
         lines.append(f"  no repro bundle: {one_line(failure.no_repro)}")
     for title, text in (("traceback", failure.traceback), ("the end of its standard error", failure.stderr)):
@@ -53,30 +58,21 @@ def explain(report: AttemptReport, steps: int, elsewhere: bool = False) -> str:
 
 
 def _headline(report: AttemptReport, steps: int) -> str:
-    host = _host(report)
-    if report.final and report.failures == 0:
-        return f"The job cannot begin on host {host}:"
-    number, charged = _numbers(report)
-    where = f"failed on host {host}, in step {report.step + 1} of {steps}"
-    return f"{number[0].upper()}{number[1:]} of task {report.task} {where}{charged}:"
-
-
-def _numbers(report: AttemptReport) -> tuple[str, str]:
-    """Which attempt it was and, where that is not the same, how often the task has failed. A lost worker
-    and a record that is left out cost an attempt, and no failure."""
-    if report.failures in (None, report.attempt):
-        return f"attempt {report.attempt} of {report.attempts}", ""
-    charged = f"failure {report.failures} of {report.attempts}"
-    return f"attempt {report.attempt}", f" ({charged if report.failures else 'this record is left out now'})"
+    if not report.began:
+        return f"The job cannot begin on host {_host(report)}:"
+    return (
+        f"Attempt {report.attempt} of {report.attempts} of task {report.task} failed on host "
+        f"{_host(report)}, in step {report.step + 1} of {steps}:"
+    )
 
 
 def _story(events: Sequence[str]) -> list[str]:
     """The last events of a task, each with its time since the job's start."""
     if not events:
         return []
-    lines = ["  what happened to the task, in minutes and seconds since the job began:"]
+    lines = [STORY]
     if len(events) > STORY_LINES:
-        lines.append(f"    ... {len(events) - STORY_LINES} earlier events")
+        lines.append(f"    ... {counted(len(events) - STORY_LINES, 'earlier event')}")
     for event in events[-STORY_LINES:]:
         when, what = "", event
         if timed := _STORY_LINE.fullmatch(event):
@@ -89,10 +85,9 @@ def _story(events: Sequence[str]) -> list[str]:
 def summary(report: AttemptReport, steps: int) -> str:
     """One line about an attempt that is run again."""
     place = f", reading {_place(report)}" if report.failure.path else ""
-    number, charged = _numbers(report)
     return (
         f"Task {report.task} of step {report.step + 1} of {steps} failed on host {_host(report)} and "
-        f"is run again ({number}{charged.replace(' (', ', ').rstrip(')')}{place}): "
+        f"is run again (attempt {report.attempt} of {report.attempts}{place}): "
         + one_line(report.failure.reason)
     )
 
@@ -139,6 +134,7 @@ class Progress:
         self._said = ("", "")  # status and waiting reason of the last log line
         self._waits_since = clock()
         self._failures: Counter[tuple[int, str]] = Counter()  # by step and reason
+        self._left_out = 0  # records
         self._log_due = clock() + LOG_SECONDS
         self.explained: AttemptReport | None = None
 
@@ -169,30 +165,42 @@ class Progress:
             stderr=known(failure.stderr),
         )
 
+    def named(self, report: AttemptReport) -> AttemptReport:
+        """A report with the names that the user knows."""
+        story = tuple(map(self.known, report.story))
+        return replace(report, failure=self._with_known_names(report.failure), story=story)
+
     def _report(self, report: AttemptReport) -> None:
         self.close()
-        report = replace(
-            report,
-            failure=self._with_known_names(report.failure),
-            story=tuple(map(self.known, report.story)),
-        )
+        report = self.named(report)
         if report.final:
             self.explained = report
             if self._explain:
-                log.error(explain(report, self._steps, self._elsewhere))
+                log.error(explain(report, self._steps, self._elsewhere), extra=OF_A_FAILURE)
         else:
             self._retry(report)
-            log.debug(explain(report, self._steps, self._elsewhere))
+            log.debug(explain(report, self._steps, self._elsewhere), extra=OF_A_FAILURE)
 
     def _retry(self, report: AttemptReport) -> None:
         """Say that an attempt is run again; a fault of the job makes all of them fail alike."""
+        if report.left_out:
+            self._left_out += 1
+            if self._left_out <= LEFT_OUT:
+                said = (
+                    f"left out: the record of {_place(report)}, which failed twice: {report.failure.reason}"
+                )
+                log.warning(one_line(said))
+            elif self._left_out == LEFT_OUT + 1:
+                log.warning("more records are left out")
+            return
         kind = (report.step, report.failure.reason)
         self._failures[kind] += 1
         if self._failures[kind] <= SAME_FAILURES:
-            log.warning(summary(report, self._steps))
+            log.warning(summary(report, self._steps), extra=OF_A_FAILURE)
         elif self._failures[kind] == SAME_FAILURES + 1:
             reason = cut(one_line(report.failure.reason), REASON_CHARACTERS)
-            log.warning("More attempts fail for a reason that was said; --verbose shows each: %s", reason)
+            said = "More attempts fail for a reason that was said; --verbose shows each: %s"
+            log.warning(said, reason, extra=OF_A_FAILURE)
 
     def _update(self, update: JobUpdate) -> None:
         now = self._clock()
@@ -223,8 +231,8 @@ class Progress:
     def _end_of(self, stage: StageProgress, now: float) -> str:
         seconds = now - self._started.get(stage.stage, now)
         return (
-            f"{self._title(stage)}: {_tasks(stage.tasks)} done in {seconds:.1f} s, "
-            f"{stage.records:,} records, {size_words(stage.bytes)}"
+            f"{self._title(stage)}: {counted(stage.tasks, 'task')} done in {seconds:.1f} s, "
+            f"{counted(stage.records, 'record')}, {size_words(stage.bytes)}"
         )
 
     def _title(self, stage: StageProgress) -> str:
@@ -233,7 +241,9 @@ class Progress:
     def _line(self, stage: StageProgress | None, waiting: str, now: float) -> str:
         if stage is None:
             return f"waiting: {one_line(waiting)}" if waiting else ""
-        words = [f"{self._title(stage)}: {stage.done} of {_tasks(stage.tasks)}, {stage.running} running"]
+        words = [
+            f"{self._title(stage)}: {stage.done} of {counted(stage.tasks, 'task')}, {stage.running} running"
+        ]
         seconds = now - self._started.get(stage.stage, now)
         if seconds > 0 and stage.records:
             words.append(f"{stage.records / seconds:,.0f} records/s, {size_words(stage.bytes / seconds)}/s")
@@ -241,7 +251,7 @@ class Progress:
             if left is not None:
                 words.append(f"{int(left) // 60}:{int(left) % 60:02d} left")
         if stage.failures:
-            words.append(f"{stage.failures} failed attempts")
+            words.append(counted(stage.failures, "failed attempt"))
         if waiting:
             words.append(f"waiting: {one_line(waiting)}")
         if stage.status:
@@ -267,7 +277,3 @@ def _active(update: JobUpdate) -> StageProgress | None:
 def _seconds_left(stage: StageProgress, seconds: float) -> float | None:
     done, total = (stage.bytes, stage.total_bytes) if stage.total_bytes else (stage.done, stage.tasks)
     return seconds * (total - done) / done if 0 < done <= total else None
-
-
-def _tasks(count: int) -> str:
-    return f"{count} task" if count == 1 else f"{count} tasks"

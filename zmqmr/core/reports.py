@@ -71,7 +71,7 @@ class Reports(Repair):
             self._do_without(worker, job, failure, times)
             return
         if job.stage.tasks:
-            self._explain(worker, job, job.stage.tasks[0], failure, final=True)
+            self._explain(worker, job, job.stage.tasks[0], failure, final=True, began=False)
         self._end(job, "failed", failure.reason)
 
     def _nobody_opens(self, job: Job) -> bool:
@@ -386,13 +386,22 @@ class Reports(Repair):
         task.careful = task.careful or failure.crashed
         skips = self._skip(job, task, failure)
         final = not skips and (failure.fatal or task.failures >= self._attempts_allowed(job, task))
-        self._explain(worker, job, task, failure, final)
+        self._explain(worker, job, task, failure, final, left_out=skips)
         if final:
             times = "once" if task.failures == 1 else f"{task.failures} times"
-            if task.skip:
-                times += f" after {len(task.skip)} of its records had been left out"
-            self._end(job, "failed", f"{task.name} failed {times}: {failure.reason}")
+            self._end(
+                job, "failed", f"{task.name} failed {times}: {failure.reason}{self._enough(job, failure)}"
+            )
         return not final
+
+    @staticmethod
+    def _enough(job: Job, failure: Failure) -> str:
+        """What to say of a record that might have been left out, had there not been others before."""
+        limit = job.spec.skip_bad_records
+        if failure.offset is None or not 0 < limit <= job.skipped:
+            return ""
+        left_out = "1 record was" if limit == 1 else f"{limit} records were"
+        return f" ({left_out} left out before; --skip-bad-records {limit} allows no more)"
 
     def _skip(self, job: Job, task: Task, failure: Failure) -> bool:
         """Leave a record out that failed two attempts in a row, if the job may; whether that was done.

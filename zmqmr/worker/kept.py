@@ -12,7 +12,7 @@ from typing import Literal
 
 from zmqmr.core.keys import Keys
 from zmqmr.core.plan import StagePlan, keeps_tasks, number_of
-from zmqmr.data.outputs import SUCCESS, TEMPORARY
+from zmqmr.data.outputs import SUCCESS, TEMPORARY, remove_empty_directories
 from zmqmr.data.places import SPOOLS
 from zmqmr.data.spools import Shelf, Spool, SpoolWriter
 from zmqmr.errors import Corrupt, SpillError
@@ -206,6 +206,9 @@ class Kept:
                     with suppress(OSError):
                         os.unlink(path)
             shutil.rmtree(os.path.join(directory, TEMPORARY), ignore_errors=True)
+        if not os.path.exists(os.path.join(self._spec.output_dir, SUCCESS)):
+            shutil.rmtree(os.path.join(self._spec.output_dir, f"_{SKIPPED}"), ignore_errors=True)
+        remove_empty_directories(self._spec.made)
 
 
 def _parent(shelf: Shelf) -> str:
