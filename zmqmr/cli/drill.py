@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 
 from zmqmr.cli.faults import ATTEMPT, Fault, Target, all_faults
 from zmqmr.cli.small_drive import SmallDrive
-from zmqmr.client.joblog import entries
 from zmqmr.client.records import Records
 from zmqmr.data import places
 from zmqmr.errors import EXIT_JOB_FAILED, EXIT_OK, UsageError
@@ -222,6 +221,8 @@ class Drill:
     def _fill(self, target: Target, _: random.Random) -> bool:
         """Fill the drive for a while; whether anything failed for that. Not before tasks run: a job that
         has no room to begin fails at once, which is right."""
+        from zmqmr.client.joblog import entries  # imported late: `zmqmr doctor` works without mrjob
+
         if target.record is None or not target.process(ATTEMPT) or not self._drive.fill(target.client.pid):
             return False
         log = self._records.log_path(target.record.job)
