@@ -153,7 +153,6 @@ def main() -> None:
     """Run the task of the unpacked bundle in a directory, which is named first; then come the file for its
     output and "pdb", each or "". What came of it is written there."""
     directory, output, pdb = sys.argv[1:4]
-    sys.path.insert(0, sys.path[0])  # the job's directory takes the first place, and whatever is there
     verdict = os.path.join(directory, VERDICT)
     with open(verdict, "w"):
         pass

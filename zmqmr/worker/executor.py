@@ -414,7 +414,6 @@ def main() -> None:
     """The main function when it is executed: the channel's descriptor is the argument."""
     import mrjob.job  # noqa: F401  import it before a job asks for it
 
-    sys.path.insert(0, sys.path[0])  # the job's directory takes the first place, and whatever is there
     channel = int(sys.argv[1])
     send(channel, encode(ExecutorBegun()))
     serve(channel)
