@@ -27,7 +27,7 @@ testbed: $(VENV)/.installed
 	cd tests && ../$(BIN)/python -m testbed
 
 # The main job on real input: the words of Python's own standard library, the most frequent first.
-demo: $(VENV)/.installed
+demo: $(VENV)/.package
 	$(BIN)/zmqmr-run examples/word_freq.py $$($(BIN)/python examples/stdlib_files.py) | sort -t '	' -k2,2nr | head -n 12
 
 # Break the scheduler on purpose; its tests must see every break.
@@ -70,7 +70,13 @@ dist/.built: $(VENV)/bin/python $(SOURCES)
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 	touch $@
 
-$(VENV)/.installed: dist/.built
-	$(BIN)/python -m pip install --quiet "$$(echo dist/*.whl)[dev,testbed]"
+# The package and what it needs to run jobs, nothing else.
+$(VENV)/.package: dist/.built
+	$(BIN)/python -m pip install --quiet dist/*.whl
 	$(BIN)/python -m pip install --quiet --force-reinstall --no-deps dist/*.whl
+	touch $@
+
+# And what it takes to work on it.
+$(VENV)/.installed: $(VENV)/.package
+	$(BIN)/python -m pip install --quiet "$$(echo dist/*.whl)[dev,testbed]"
 	touch $@

@@ -96,8 +96,8 @@ MUTANTS = [
     (
         "the reason of a kill is forgotten",
         "reports",
-        "attempt.kill_failure or report.failure",
-        "report.failure",
+        "if attempt.kill_reason:",
+        "if False:",
     ),
     (
         "damaged input is read again",

@@ -12,13 +12,20 @@ FIELD = re.compile(r"^    (\w+): (\w+) = (.+?)  # (.+)$")
 MARKED = re.compile(r"(<!-- settings -->\n).*?(<!-- /settings -->)", re.DOTALL)
 
 
+def _size(default: str) -> str:
+    """A default of the source as a user may give it."""
+    for source, unit in (("* 1024 * MIB", "GiB"), ("* MIB", "MiB"), ("* 1024", "KiB")):
+        default = default.replace(source, unit)
+    return default.replace("_", "").strip('"')
+
+
 def table() -> str:
     """The settings as a Markdown table, one row a field, in the order of the source."""
     rows = ["| variable | default | what |", "|---|---|---|"]
     for line in (ROOT / "zmqmr" / "settings.py").read_text().splitlines():
         if match := FIELD.match(line):
             name, _, default, what = match.groups()
-            rows.append(f"| `ZMQMR_{name.upper()}` | {default.replace('* MIB', 'MiB')} | {what} |")
+            rows.append(f"| `ZMQMR_{name.upper()}` | {_size(default)} | {what} |")
     return "\n".join(rows) + "\n"
 
 

@@ -133,6 +133,14 @@ def test_the_commands_are_installed(wheel, make_venv, tmp_path):
         assert (done.returncode, done.stdout) == (0, f"{command} {zmqmr.__version__}\n")
 
 
+@pytest.mark.parametrize(("target", "wants"), [("demo", False), ("pytest", True)])
+def test_the_demo_installs_the_package_alone_and_the_tests_all_that_they_need(target, wants, source):
+    done = subprocess.run(["make", "-n", target], cwd=source, capture_output=True, text=True, check=True)
+
+    assert "pip install --quiet dist/*.whl\n" in done.stdout
+    assert ("[dev,testbed]" in done.stdout) is wants
+
+
 @pytest.mark.parametrize(
     ("reason", "passes"), [("not present: python3.12", True), ("not today", False), ("no python3.12", False)]
 )

@@ -3,6 +3,7 @@
 from dataclasses import fields
 
 import pytest
+from environment import ROOT
 
 from zmqmr.errors import SettingsError
 from zmqmr.settings import MIB, Settings
@@ -50,22 +51,23 @@ def test_the_variable_that_turns_the_hook_off_is_no_setting() -> None:
         ("ZMQMR_SPLIT_BITES", "1", "is not a setting"),
         ("ZMQMR_", "1", "is not a setting"),
         ("ZMQMR_split_bytes", "1", "is not a setting"),
-        ("ZMQMR_SPLIT_BYTES", "1M", "must be of type int"),
-        ("ZMQMR_SPLIT_BYTES", "", "must be of type int"),
-        ("ZMQMR_SPLIT_BYTES", "1.5", "must be of type int"),
-        ("ZMQMR_HEARTBEAT_SECONDS", "soon", "must be of type float"),
+        ("ZMQMR_SPLIT_BYTES", "64MB", "is not a number of bytes, nor a size such as"),
+        ("ZMQMR_SPLIT_BYTES", "", "is not a number of bytes"),
+        ("ZMQMR_SPLIT_BYTES", "1.5", "is not a number of bytes"),
+        ("ZMQMR_HEARTBEAT_SECONDS", "soon", "is not a number, such as 0.5"),
+        ("ZMQMR_HEARTBEAT_SECONDS", "1M", "is not a number, such as 0.5"),
         ("ZMQMR_HEARTBEAT_SECONDS", "nan", "finite"),
         ("ZMQMR_HEARTBEAT_SECONDS", "inf", "finite"),
-        ("ZMQMR_HEARTBEAT_SECONDS", "0", "too small"),
+        ("ZMQMR_HEARTBEAT_SECONDS", "0", "too small; the smallest value is 0.001$"),
         ("ZMQMR_HEARTBEAT_SECONDS", "-1", "too small"),
-        ("ZMQMR_BLOCK_BYTES", "0", "too small"),
+        ("ZMQMR_BLOCK_BYTES", "0", "too small; the smallest value is 1$"),
         ("ZMQMR_MAX_ATTEMPTS", "-3", "too small"),
         ("ZMQMR_EXCLUDE_FAILURES", "4", "must be less than ZMQMR_MAX_ATTEMPTS"),
-        ("ZMQMR_STATUS_PORT", "-1", "too small"),
+        ("ZMQMR_STATUS_PORT", "-1", "too small; the smallest value is 0$"),
         ("ZMQMR_STATUS_PORT", "65536", "must not exceed 65,535"),
         ("ZMQMR_MAX_ATTEMPTS", "1001", "must not exceed 1,000"),
         ("ZMQMR_MAX_PARTITIONS", "100001", "must not exceed 100,000"),
-        ("ZMQMR_FRAMES_IN_FLIGHT", "1e9", "must be of type int"),
+        ("ZMQMR_FRAMES_IN_FLIGHT", "1e9", "is not a whole number"),
         ("ZMQMR_FRAMES_IN_FLIGHT", str(2**31), "must not exceed"),
         ("ZMQMR_KILL_SECONDS", "1e300", "must not exceed 1,000,000"),
         ("ZMQMR_MAX_LINE_BYTES", str(2**63), "must not exceed"),
@@ -97,3 +99,26 @@ def test_a_line_that_is_allowed_fits_into_the_memory_of_a_task() -> None:
     assert Settings.from_environ(memory).task_memory_bytes == 200 * MIB
     with pytest.raises(SettingsError, match="at least twice ZMQMR_MAX_LINE_BYTES"):
         Settings.from_environ(memory | {"ZMQMR_MAX_LINE_BYTES": str(101 * MIB)})
+
+
+@pytest.mark.parametrize(
+    ("given", "size"),
+    [
+        ("67108864", 64 * MIB),
+        ("64M", 64 * MIB),
+        ("64MiB", 64 * MIB),
+        ("64 MiB", 64 * MIB),
+        ("8192k", 8 * MIB),
+        ("0.5G", 512 * MIB),
+    ],
+)
+def test_sizes_may_be_given_in_units(given: str, size: int) -> None:
+    assert Settings.from_environ({"ZMQMR_SPLIT_BYTES": given}).split_bytes == size
+
+
+def test_every_default_in_readmes_table_can_be_given() -> None:
+    table = (ROOT / "README.md").read_text().split("<!-- settings -->")[1].split("<!-- /settings -->")[0]
+    rows = [row.split(" | ") for row in table.splitlines() if row.startswith("| `")]
+    given = {name.strip("| `"): default for name, default, _ in rows if default}
+    assert Settings.from_environ(given) == Settings()
+    assert len(given) > 15

@@ -226,6 +226,7 @@ class Failure(Struct, frozen=True):
     fatal: bool = False  # another attempt would fail alike: do not retry
     crashed: bool = False  # the process ended without explaining itself
     repro: str = ""  # path of its repro bundle
+    no_repro: str = ""  # why there is none
     no_room: bool = False  # a drive is full: there may be room later, or elsewhere
     damaged: bool = False  # what it read was made by this job and is not what was written: make it again
 
@@ -539,6 +540,7 @@ class AttemptReport(Message, frozen=True):
     story: tuple[str, ...] = ()  # what happened to the task before, with seconds since the job began
     left_out: bool = False  # whether the task is to leave out the record from now on
     worker: str = ""
+    began: bool = True  # False: the worker could not even open the job
 
 
 class JobEnded(Message, frozen=True):
@@ -607,6 +609,10 @@ ToOperator = Refused | WorkerList
 # --- executor and attempt, over a socket pair and a pipe --------------------------------------
 
 
+class ExecutorBegun(Message, frozen=True):
+    """The setup script, if the job has one, is done; the job is loaded next."""
+
+
 class ExecutorReady(Message, frozen=True):
     pid: int
 
@@ -627,7 +633,7 @@ class AttemptEnded(Message, frozen=True):
 
 
 FromAttempt = AttemptProgress | AttemptDone | AttemptFailed
-FromExecutor = ExecutorReady | ExecutorFailed | AttemptProgress | AttemptEnded
+FromExecutor = ExecutorBegun | ExecutorReady | ExecutorFailed | AttemptProgress | AttemptEnded
 
 
 class Begin(Message, frozen=True):

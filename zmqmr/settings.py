@@ -1,7 +1,7 @@
 """Every setting, its default and its unit. Read once, at start, from one place.
 
-Each field is the environment variable ZMQMR_<NAME>. An unknown ZMQMR_ variable is an error, so that a
-typing mistake is never silently ignored.
+Each field is the environment variable ZMQMR_<NAME>; those of bytes take 64M and 64MiB, too. An unknown
+ZMQMR_ variable is an error, so that a typing mistake is never silently ignored.
 """
 
 import math
@@ -19,6 +19,10 @@ MOST_SECONDS = 1_000_000  # of any time: what the system's calls that wait can t
 SMALLEST_TASK = 128 * MIB  # address space with which a task of any job can begin
 SHORTEST_TIMEOUT = 0.3  # seconds of silence after which a worker may be given up
 
+SMALLEST_NUMBER = 0.001  # of those that need not be whole
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) *([KMGT])(?:iB)?", re.IGNORECASE)
+_UNITS = {"K": 1024, "M": MIB, "G": 1024**3, "T": 1024**4}
 _MAY_BE_ZERO = {"status_port", "task_memory_bytes", "state_days", "state_bytes", "store_bytes"}
 _LIMITS = {
     "status_port": 65535,
@@ -114,13 +118,7 @@ class Settings:
             if variable not in known:
                 raise SettingsError(f"{variable} is not a setting of zmqmr; unset it")
             field = known[variable]
-            kind: Any = type(field.default)
-            try:
-                values[field.name] = kind(environ[variable])
-            except ValueError:
-                raise SettingsError(
-                    f"{variable}={environ[variable]!r} must be of type {kind.__name__}"
-                ) from None
+            values[field.name] = _value(variable, environ[variable], type(field.default))
         if "exclude_failures" not in values and "max_attempts" in values:
             values["exclude_failures"] = max(1, min(cls().exclude_failures, values["max_attempts"] - 1))
         settings = cls(**values)
@@ -188,12 +186,26 @@ class Settings:
             )
 
 
+def _value(variable: str, text: str, kind: type) -> Any:
+    """What a variable says, as its setting's type; SettingsError says what it may be."""
+    if variable.endswith("_BYTES") and (size := _SIZE.fullmatch(text)):
+        return int(float(size[1]) * _UNITS[size[2].upper()])
+    try:
+        return kind(text)
+    except ValueError:
+        allowed = "a whole number" if kind is int else "a number, such as 0.5"
+        if variable.endswith("_BYTES"):
+            allowed = "a number of bytes, nor a size such as 64K, 64MiB or 1G"
+        raise SettingsError(f"{variable}={text!r} is not {allowed}") from None
+
+
 def _check_range(variable: str, value: float, name: str) -> None:
     """Refuse a number that no part of zmqmr, or of what it calls, could take."""
     if not math.isfinite(value):
         raise SettingsError(f"{variable}={value} must be a finite number")
-    if value < (0 if name in _MAY_BE_ZERO else 1e-3):
-        raise SettingsError(f"{variable}={value} is too small")
+    smallest = 0 if name in _MAY_BE_ZERO else 1 if isinstance(value, int) else SMALLEST_NUMBER
+    if value < smallest:
+        raise SettingsError(f"{variable}={value} is too small; the smallest value is {smallest}")
     limit = _LIMITS.get(name, MOST_SECONDS if name.endswith("_seconds") else MOST)
     if value > limit:
         raise SettingsError(f"{variable} must not exceed {limit:,}")

@@ -35,7 +35,7 @@ def test_a_machine_that_runs_these_tests_is_well():
     code, found = doctor()
 
     assert code == 0
-    assert list(found) == ["python", "libraries", "mrjob", "hook", "sort", "space", "settings"]
+    assert list(found) == ["python", "libraries", "mrjob", "hook", "sort", "space", "state", "settings"]
     assert not [name for name, (level, *_) in found.items() if level == "failed"]
 
 
@@ -62,6 +62,7 @@ def test_a_wrong_setting_is_a_failure():
     assert code == 1
     assert found["settings"][0] == "failed"
     assert "ZMQMR_SPLIT_BITES" in found["settings"][1]
+    assert str(found).count("ZMQMR_SPLIT_BITES") == 1
 
 
 def test_a_changed_setting_is_named():
@@ -85,3 +86,22 @@ def test_mrjob_that_cannot_be_imported_is_a_failure(tmp_path: Path, monkeypatch:
     assert code == 1
     assert found["mrjob"][:2] == ["failed", "cannot be imported: mrjob is broken"]
     assert found["hook"][0] == "failed"
+
+
+def test_the_directories_that_jobs_use_are_looked_at(tmp_path: Path):
+    state = tmp_path / "state"
+    _, found = doctor(TMPDIR=str(tmp_path), XDG_STATE_HOME=str(state))
+
+    assert found["space"][1].endswith(f"MiB free in {tmp_path}, for intermediate data")
+    assert found["state"][1].endswith(f"MiB free in {state}/zmqmr, for records of jobs")
+    assert not state.exists()
+
+
+def test_directories_that_cannot_be_written_are_failures():
+    proc = "/proc/self"  # where not even root can make a file
+    code, found = doctor(TMPDIR=proc, ZMQMR_STATE_DIRECTORY=proc)
+
+    assert code == 1
+    assert found["space"][0] == found["state"][0] == "failed"
+    assert found["space"][2] == "Set TMPDIR to another drive."
+    assert found["state"][2] == "Set ZMQMR_STATE_DIRECTORY to another drive."

@@ -56,13 +56,18 @@ def test_drill_runs_a_job_under_every_fault_and_finds_the_same_output(tmp_path: 
     unlucky = [said[fault] for fault in FAULTS if fault not in struck]
     assert all(why.startswith(("had no chance", "not tried")) for why in unlucky), ended.stdout
     assert len(struck) >= len(FAULTS) - 3, ended.stdout
+    assert ended.stderr == "", "what the runs say of the faults is not the user's"
+    jobs = subprocess.run(
+        [sys.executable, "-m", "zmqmr", "jobs", "--json"], capture_output=True, text=True, timeout=60
+    )
+    assert "noted_words" not in jobs.stdout
 
 
 def test_drill_says_so_when_the_output_differs_and_when_a_job_is_too_short_to_be_hurt(tmp_path: Path) -> None:
     text, job = tmp_path / "text.txt", tmp_path / "job.py"
     text.write_text("one\ntwo\n")
     job.write_text(RANDOM)
-    ended = _drill("--fault", SPOOL, "--fault", "kill an attempt", job, text)
+    ended = _drill("--fault", SPOOL, "--fault", "kill-an-attempt", job, text)
     assert ended.returncode == 1, ended.stdout + ended.stderr
     said = _said(ended)
     assert list(said) == ["kill an attempt", SPOOL]
@@ -77,9 +82,19 @@ def test_drill_says_so_when_the_output_differs_and_when_a_job_is_too_short_to_be
 
 
 def test_drill_refuses_a_job_that_fails_alone(tmp_path: Path) -> None:
+    job = tmp_path / "job.py"
+    job.write_text(RANDOM)
+    ended = _drill(job, tmp_path / "missing.txt")
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    assert "fails without any fault (exit status 2): " in line and "missing.txt" in line
+
+
+def test_drill_says_that_there_is_no_job_file(tmp_path: Path) -> None:
     ended = _drill(tmp_path / "missing.py", tmp_path / "missing.txt")
     assert ended.returncode == 2
-    assert "fails without any fault" in ended.stderr and "Traceback" not in ended.stderr
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(f"zmqmr: there is no job file {tmp_path}/missing.py")
 
 
 def test_a_small_drive_is_seen_by_its_run_alone_is_filled_and_has_room_again(tmp_path: Path) -> None:

@@ -146,6 +146,38 @@ def test_a_missing_input_is_one_line_and_exit_code_2(folder, runner):
     assert "no-such-input" in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (b"runners: [", "is no YAML: line 1, column 11: expected the node content, but found '<stream end>'"),
+        (b"runners:\n\tzeromq:\n", "is no YAML: line 2, column 1: "),
+        (b"runners\n", "does not begin with runners:"),
+        (b"\xff\xff: 1\n", "cannot be used: 'utf-8' codec can't decode"),
+        (None, "cannot read the configuration file mrjob.conf: No such file or directory; "),
+    ],
+)
+@pytest.mark.parametrize("door", [["-m", "zmqmr.cli.run"], []])
+def test_a_configuration_file_that_cannot_be_used_is_one_line(folder, door, text, says):
+    if text is not None:
+        (folder / "mrjob.conf").write_bytes(text)
+    job = folder / "job.py"
+    job.write_text(f"import zmqmr.register\n{JOB}")
+    done = subprocess.run(
+        [sys.executable, *door, "job.py", "-r", "zeromq", "-c", "mrjob.conf"],
+        **(
+            dict(
+                cwd=folder, env=environment(folder), stdin=subprocess.DEVNULL, capture_output=True, text=True
+            )
+        ),
+        timeout=60,
+    )
+
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if not line.startswith(("runner:", "Looking"))]
+    assert "mrjob.conf" in line and says in line
+    assert "--no-conf" in line
+
+
 def test_a_missing_configuration_file_is_one_line_and_exit_code_2(folder):
     done = zmqmr_run(folder, "job.py", "-r", "inline", "-c", "none.conf", stdin="x\n")
 
@@ -173,9 +205,11 @@ def test_a_failed_job_has_exit_code_1(folder, runner):
     assert "a bad line" in done.stderr
 
 
-def test_output_that_nobody_reads_is_no_traceback(folder):
+@pytest.mark.parametrize("door", ["-m zmqmr.cli.run job.py -r inline", "job.py -r zeromq"])
+def test_output_that_nobody_reads_is_no_traceback(folder, door):
     (folder / "in.txt").write_text("".join(f"{number}\n" for number in range(200_000)))
-    command = f"{sys.executable} -m zmqmr.cli.run job.py -r inline -q in.txt | head -n 1"
+    (folder / "job.py").write_text(f"import zmqmr.register\n{JOB}")
+    command = f"{sys.executable} {door} -q in.txt | head -n 1"
 
     done = subprocess.run(
         ["bash", "-c", command],
@@ -187,7 +221,7 @@ def test_output_that_nobody_reads_is_no_traceback(folder):
     )
 
     assert done.stdout.endswith('"\t1\n')
-    assert done.stderr == "runner: inline\n"
+    assert done.stderr == f"runner: {door.split()[-1]}\n"
 
 
 def test_an_interrupt_ends_it_with_130_and_no_traceback(folder):

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from zmqmr.client.endings import log
 from zmqmr.client.progress import Progress, explain, summary
@@ -193,6 +194,12 @@ def test_an_explanation_names_everything_that_is_known():
         assert part in text
 
 
+def test_a_job_that_cannot_begin_has_no_attempt_that_failed():
+    said = explain(replace(report(), began=False), 3)
+    assert said.startswith("The job cannot begin on host host1:\n")
+    assert "ttempt" not in said
+
+
 def test_a_record_is_cut_in_an_explanation():
     assert len(explain(report(record="x" * 100_000), steps=1)) < 1000
 
@@ -216,7 +223,7 @@ def test_failures_that_are_alike_are_said_three_times(lines: list[str]):
     progress(report(final=False, reason="another"))
     progress(report())
     assert [line.partition(" failed on")[0] for line in lines[:3]] == ["Task s1-map-3 of step 2 of 3"] * 3
-    assert lines[3] == "More attempts fail in the same way; --verbose shows each."
+    assert lines[3] == "More attempts fail for a reason that was said; --verbose shows each: ValueError: bad"
     assert len(lines) == 6 and lines[4].endswith("another")
 
 

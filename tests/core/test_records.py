@@ -3,7 +3,7 @@
 from core.driver import CLIENT, Driver
 from core.strategies import make_spec
 
-from zmqmr.core.events import JobSubmitted
+from zmqmr.core.events import AttemptSilent, JobSubmitted
 from zmqmr.messages import AttemptFailed, AttemptReport, Failure, Launch, RecordAt
 
 MAP = "map-0-00000"
@@ -28,6 +28,11 @@ def fail_at(drive: Driver, offset: int | None, crashed: bool = False) -> None:
 def launched(drive: Driver) -> Launch:
     (launch,) = drive.told(Launch)
     return launch
+
+
+def reports(drive: Driver) -> list[AttemptReport]:
+    """What the last event had the client told about attempts."""
+    return [each.message for each in drive.commands if isinstance(each.message, AttemptReport)]
 
 
 def test_after_a_crash_the_next_attempt_is_careful() -> None:
@@ -68,6 +73,18 @@ def test_no_more_records_are_left_out_than_allowed() -> None:
     assert (report.left_out, report.final, report.attempt, report.attempts) == (False, True, 6, 6)
     assert drive.ended["job"].state == "failed"
     assert "1 record was left out before; --skip-bad-records 1 allows no more" in drive.ended["job"].reason
+
+
+def test_an_attempt_that_makes_no_progress_is_taken_for_one_that_crashed() -> None:
+    """What its worker knows of its end, where it was, is kept."""
+    drive = job()
+    _, _, launch = drive.newest(MAP)
+    drive.handle(AttemptSilent("job", MAP, launch.attempt))
+    fail_at(drive, 7)
+    (said,) = reports(drive)
+    assert "no progress" in said.failure.reason
+    assert (said.failure.path, said.failure.offset) == ("/in/0", 7)
+    assert drive.newest(MAP)[2].careful
 
 
 def test_without_leave_nothing_is_left_out() -> None:

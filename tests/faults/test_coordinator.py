@@ -24,6 +24,7 @@ from faults.nemesis import (
 )
 from process.places import wait_until
 
+from zmqmr.client.local import worker_name
 from zmqmr.messages import Attach, Heartbeat, JobSpec, Register, Submit, encode
 
 MIB = 1024**2
@@ -197,9 +198,9 @@ def test_f16_frames_that_are_no_messages_change_nothing(
     sensible = [
         encode(Heartbeat(5)),
         encode(Attach("no-such-job")),
-        encode(Register("local", 6, "host", 1, 4, "ipc:///no/such", "0")),
+        encode(Register(worker_name(), 6, "host", 1, 4, "ipc:///no/such", "0")),
     ]
-    with Stranger(run) as stranger, Stranger(run, b"local:1") as impostor:
+    with Stranger(run) as stranger, Stranger(run, f"{worker_name()}:1".encode()) as impostor:
         for peer in (stranger, impostor):
             for message in sensible:
                 for cut in range(0, len(message) + 1, 3):

@@ -1,5 +1,6 @@
 """What a failed job says, as its user reads it: names that the user knows, and what was being done."""
 
+import gzip
 import subprocess
 import sys
 from pathlib import Path
@@ -116,3 +117,102 @@ def test_replay_keeps_all_output_in_a_file(failed: Result, tmp_path: Path) -> No
     replayed = _replay(failed, "--output", output)
     assert output.read_text() == "".join(f'"line {number}"\t1\n' for number in range(99))
     assert replayed.stdout == "" and str(output) in replayed.stderr
+
+
+SET_UP = """
+import os
+from mrjob.job import MRJob
+class Job(MRJob):
+    def mapper(self, _, line):
+        import from_first, from_second
+        raise ValueError(os.environ['FOO'])
+        yield
+Job.run()
+"""
+
+
+def test_replay_runs_the_setup_commands_as_the_task_did(tmp_path: Path) -> None:
+    """What they set is there, and all of the PYTHONPATH that they give, the first place in it too."""
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"from_{name}.py").write_text("")
+    job = tmp_path / "job.py"
+    job.write_text(SET_UP)
+    setup = [
+        *("--setup", "export FOO=bar"),
+        *("--setup", f"export PYTHONPATH={tmp_path}/first:{tmp_path}/second:$PYTHONPATH"),
+    ]
+    failed = run_zmqmr(job, setup, stdin=b"a\n")
+    assert "ValueError: bar" in failed.stderr
+    replayed = _replay(failed)
+    assert (replayed.returncode, replayed.stderr.splitlines()[-1]) == (1, "ValueError: bar")
+    assert "another way" not in replayed.stderr
+
+
+def test_replay_says_when_it_fails_in_another_way(tmp_path: Path) -> None:
+    body = "    def mapper(self, _, line):\n        open({path!r}).close()\n        raise ValueError(line)\n"
+    there = tmp_path / "there"
+    there.write_text("")
+    failed = _run(tmp_path, JOB.format(body=body.format(path=str(there))))
+    there.unlink()
+    replayed = _replay(failed)
+    assert replayed.returncode == 1
+    assert "it failed in another way than in the job; this time:\n\nTraceback" in replayed.stderr
+    assert "FileNotFoundError" in replayed.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("code", "how"),
+    [("os._exit(0)", "exit code 0"), ("os.kill(os.getpid(), 11)", "killed by SIGSEGV (signal 11)")],
+)
+def test_a_task_that_ends_without_a_word_can_be_replayed(tmp_path: Path, code: str, how: str) -> None:
+    ending = f"        if line == 'bad':\n            {code}\n"
+    body = "    def mapper(self, _, line):\n        import os\n" + ending
+    failed = _run(tmp_path, JOB.format(body=body), b"one\nbad\ntwo\n")
+    replayed = _replay(failed)
+    assert replayed.returncode == 1
+    assert f"the task's process ended: {how}" in replayed.stderr
+
+
+def test_replay_refuses_an_output_that_cannot_be_written(failed: Result) -> None:
+    replayed = _replay(failed, "--output", "/nonexistent/all")
+    assert replayed.returncode == 2
+    assert replayed.stderr == "zmqmr: cannot write --output /nonexistent/all: No such file or directory\n"
+
+
+NO_BUNDLE = {
+    "the job's code was not at a record": "    def mapper_init(self):\n        raise ValueError()\n",
+    "is known of mappers that read the input only": MAPPER.format(value="1")
+    + "    def reducer(self, key, values):\n        import os\n        os._exit(3)\n",
+    "the task reads whole files": "    def mapper_raw(self, path, uri):\n        raise ValueError()\n",
+    "the substep runs as a command": "    def mapper_cmd(self):\n        return 'false'\n",
+}
+
+
+@pytest.mark.parametrize("why", NO_BUNDLE)
+def test_a_failure_without_a_repro_bundle_says_why(tmp_path: Path, why: str) -> None:
+    failed = _run(tmp_path, JOB.format(body=NO_BUNDLE[why]))
+    (said,) = [line for line in failed.stderr.splitlines() if line.startswith("  no repro bundle: ")]
+    assert why in said
+    assert "run it alone" not in failed.stderr
+
+
+def test_a_setup_command_that_fails_is_named_as_that(tmp_path: Path) -> None:
+    job = tmp_path / "job.py"
+    job.write_text(JOB.format(body=MAPPER.format(value="1")))
+    setup = ["--setup", "echo almost >&2", "--setup", "sh -c 'exit 7'"]
+    failed = run_zmqmr(job, setup, stdin=b"a\n")
+    assert failed.rc == 1
+    assert "The job cannot begin on host" in failed.stderr
+    assert "the --setup commands failed: exit code 7" in failed.stderr
+    assert "the end of its standard error:" in failed.stderr
+    assert "    almost\n    + sh -c exit 7\n" in failed.stderr
+
+
+def test_input_that_cannot_be_read_has_no_repro_bundle(tmp_path: Path) -> None:
+    path = tmp_path / "cut.gz"
+    path.write_bytes(gzip.compress(b"line\n" * 1000)[:-10])
+    job = tmp_path / "job.py"
+    job.write_text(JOB.format(body=MAPPER.format(value="1")))
+    failed = run_zmqmr(job, inputs=[path])
+    assert "  no repro bundle: it is the input that cannot be read\n" in failed.stderr

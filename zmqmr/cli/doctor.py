@@ -32,8 +32,9 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser = commands.add_parser(
         "doctor",
         help="check that this machine can run jobs",
-        description="Check Python, the libraries, mrjob and its hook, GNU sort, the space for temporary"
-        " files and the ZMQMR_ variables. Each finding that is not ok says what to do.",
+        description="Check Python, the libraries, mrjob and its hook, GNU sort, the space for intermediate"
+        " data and for records of jobs and the ZMQMR_ variables. Each finding that is not ok says what to"
+        " do.",
         epilog="Exit status: 0 jobs can run, perhaps with warnings; 1 something failed.",
     )
     parser.set_defaults(run=run)
@@ -48,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
         "hook": check_hook,
         "sort": check_sort,
         "space": check_space,
+        "state": check_state,
         "settings": check_settings,
     }
     failed = False
@@ -123,18 +125,38 @@ def check_sort() -> Finding:
 
 
 def check_space() -> Finding:
-    """The temporary folder can be written to and has room."""
+    """There is room where the intermediate data of jobs go."""
+    from zmqmr.data.places import base_directory
+
+    return _check_room(base_directory(None), "for intermediate data", "Set TMPDIR to another drive.")
+
+
+def check_state() -> Finding:
+    """There is room where the records and logs of jobs, and repro bundles, are kept."""
     try:
-        folder = tempfile.gettempdir()
-        with tempfile.TemporaryFile(dir=folder) as file:
+        folder = os.path.dirname(Settings.from_environ().jobs_directory)
+    except SettingsError:
+        return Finding("warning", "not looked at, because a setting is wrong", "See below.")
+    return _check_room(folder, "for records of jobs", "Set ZMQMR_STATE_DIRECTORY to another drive.")
+
+
+def _check_room(folder: str, what: str, advice: str) -> Finding:
+    """A folder, which may have to be made, can be written to and its drive has room."""
+    existing = folder
+    while not os.path.isdir(existing) and existing != os.path.dirname(existing):
+        existing = os.path.dirname(existing)
+    try:
+        with tempfile.TemporaryFile(dir=existing) as file:
             file.write(b"x")
     except OSError as error:
-        return Finding("failed", f"no temporary file can be made: {error}", "Set TMPDIR to another drive.")
-    free = shutil.disk_usage(folder).free
-    text = f"{free // MIB} MiB free in {folder}"
-    if free < LOW_SPACE_BYTES:
-        return Finding("warning", text, "Free some space, or set TMPDIR to another drive.")
-    return Finding("ok", text)
+        return Finding("failed", f"no file can be made in {existing}, {what}: {error.strerror}", advice)
+    free = shutil.disk_usage(existing).free
+    text = f"{free // MIB} MiB free in {folder}, {what}"
+    return (
+        Finding("warning", text, f"Free some space. {advice}")
+        if free < LOW_SPACE_BYTES
+        else Finding("ok", text)
+    )
 
 
 def check_settings() -> Finding:
@@ -142,6 +164,6 @@ def check_settings() -> Finding:
     try:
         Settings.from_environ()
     except SettingsError as error:
-        return Finding("failed", str(error), "Unset or change it.")
+        return Finding("failed", str(error), "See the README for the settings.")
     changed = sorted(name for name in os.environ if name.startswith("ZMQMR_"))
     return Finding("ok", ", ".join(changed) if changed else "all at their defaults")

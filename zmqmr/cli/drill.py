@@ -14,11 +14,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from zmqmr.cli.faults import ATTEMPT, Fault, Target, all_faults
 from zmqmr.cli.small_drive import SmallDrive
-from zmqmr.client.joblog import entries
 from zmqmr.client.records import Records
 from zmqmr.data import places
 from zmqmr.errors import EXIT_JOB_FAILED, EXIT_OK, UsageError
@@ -45,12 +44,12 @@ class Reference:
 
 def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `drill` to the parser of `zmqmr`."""
-    names = [fault.name for fault in all_faults(lambda target, draw: False)]
+    names = [_option(fault) for fault in all_faults(lambda target, draw: False)]
     parser = commands.add_parser(
         "drill",
         help="run a job under faults and compare its output",
         description="Run a job on this machine undisturbed, then once for each fault: "
-        + "; ".join(names)
+        + "; ".join(name.replace("-", " ") for name in names)
         + "; each at a random moment. Say whether the output stayed the same, byte for byte.",
         epilog="The job must be deterministic and run for a few seconds, or the faults come too late."
         " Standard input is empty. The drive that is filled is a tmpfs which only that run sees."
@@ -58,7 +57,14 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     )
     parser.add_argument("--seed", type=int, help="draw the same moments again")
     parser.add_argument("--rounds", type=int, default=1, help="runs for each fault (1)")
-    parser.add_argument("--fault", action="append", choices=names, help="only this one; may be repeated")
+    parser.add_argument(
+        "--fault",
+        action="append",
+        type=lambda name: name.replace(" ", "-"),
+        choices=names,
+        metavar="NAME",
+        help=f"only this one, may be repeated; one of {', '.join(names)}",
+    )
     parser.add_argument("job", help="the job file, after the switches of drill")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="its switches and inputs")
     parser.set_defaults(run=run)
@@ -87,20 +93,30 @@ def run(args: argparse.Namespace) -> int:
     return EXIT_JOB_FAILED if failed else EXIT_OK
 
 
+def _option(fault: Fault) -> str:
+    """A fault's name as one word of a command line."""
+    return fault.name.replace(" ", "-")
+
+
 class Drill:
     """Runs of one job, whose outputs are compared with that of the first, undisturbed one."""
 
     def __init__(self, args: argparse.Namespace, directory: str):
         """Runs the job undisturbed; UsageError when it fails by itself."""
         self._args, self._directory = args, directory
-        self._records = Records.of(Settings.from_environ())
+        self._state = os.path.join(directory, "state")  # these runs are no jobs that anybody looks for
+        self._records = Records.of(replace(Settings.from_environ(), state_directory=self._state))
         self._drive = SmallDrive(os.path.join(directory, "drive"))
         os.mkdir(self._drive.directory)
         self._runs = 0
-        self.faults = [each for each in all_faults(self._fill) if each.name in (args.fault or [each.name])]
+        self.faults = [
+            each for each in all_faults(self._fill) if _option(each) in (args.fault or [_option(each)])
+        ]
         self.reference = self._undisturbed()
 
     def _undisturbed(self) -> Reference:
+        if not os.path.isfile(self._args.job):
+            raise UsageError(f"there is no job file {self._args.job}; it comes after the switches of drill")
         begun = time.monotonic()
         target, output = self._start()
         peak = 0
@@ -112,8 +128,9 @@ class Drill:
                 if target.record is not None:
                     peak = max(peak, places.size(target.record.data))
         if status:
+            self._forget(target)
             raise UsageError(
-                f"the job fails without any fault (exit status {status}); see why with:"
+                f"the job fails without any fault (exit status {status}): {self._why(target)}; see more with:"
                 f" zmqmr-run {shlex.join([self._args.job, *self._args.arguments])}"
             )
         seconds = time.monotonic() - begun
@@ -126,13 +143,33 @@ class Drill:
         output = os.path.join(self._directory, f"output-{self._runs}")
         command = [sys.executable, "-m", "zmqmr.cli.run", self._args.job, *self._args.arguments]
         command += ["--output-dir", output, "--no-cat-output", "--quiet"]
-        environ = dict(os.environ)
+        environ = os.environ | {"ZMQMR_STATE_DIRECTORY": self._state}
         if small_drive:
             command = self._drive.command(command)
             environ |= FULL_DRIVE | {"TMPDIR": self._drive.directory}
         known = set(self._records.jobs())
-        client = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environ)
+        with open(self._said, "wb") as said:
+            client = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=said, env=environ)
         return Target(client, self._records, known), output
+
+    @property
+    def _said(self) -> str:
+        """What the newest run writes to standard error: its processes talk about the faults that hit them."""
+        return os.path.join(self._directory, f"said-{self._runs}")
+
+    def _why(self, target: Target) -> str:
+        """Why a run failed, as far as it is known."""
+        if target.reason:
+            return target.reason
+        with open(self._said, errors="replace") as file:
+            lines = file.read().strip().splitlines()
+        return lines[-1] if lines else "it did not say why"
+
+    @staticmethod
+    def _forget(target: Target) -> None:
+        """A run that failed keeps what another could take up; nobody will."""
+        if target.record is not None:
+            places.remove(target.record.data)
 
     def run(self, fault: Fault, draw: random.Random) -> tuple[str, bool]:
         """Run the job and strike at a moment that is drawn; what to say, and whether all is well."""
@@ -146,10 +183,14 @@ class Drill:
         except subprocess.TimeoutExpired:
             target.client.terminate()
             target.client.wait()
+            self._forget(target)
             return f"after {after:.1f} s: THE JOB HANGS", False
         if status:
-            why = f": {target.reason}" if target.reason else ""
-            return f"after {after:.1f} s: the job failed with exit status {status}{why}", False
+            self._forget(target)
+            return (
+                f"after {after:.1f} s: the job failed with exit status {status}: {self._why(target)}",
+                False,
+            )
         if not _same(self.reference.output, output):
             return f"after {after:.1f} s: THE OUTPUT DIFFERS", False
         if struck < 0:
@@ -180,6 +221,8 @@ class Drill:
     def _fill(self, target: Target, _: random.Random) -> bool:
         """Fill the drive for a while; whether anything failed for that. Not before tasks run: a job that
         has no room to begin fails at once, which is right."""
+        from zmqmr.client.joblog import entries  # imported late: `zmqmr doctor` works without mrjob
+
         if target.record is None or not target.process(ATTEMPT) or not self._drive.fill(target.client.pid):
             return False
         log = self._records.log_path(target.record.job)

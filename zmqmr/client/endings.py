@@ -8,12 +8,13 @@ that calls make_runner() and run() itself gets the exception.
 import contextlib
 import errno
 import logging
+import os
 import select
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import NoReturn
 
 from mrjob.step import StepFailedException
@@ -173,6 +174,20 @@ def reader_has_gone() -> bool:
     poll = select.poll()
     poll.register(1, 0)
     return any(events & select.POLLERR for _, events in poll.poll(0))
+
+
+def quiet_when_nobody_reads() -> None:
+    """From now on, a process that ends because nobody reads its standard output (`| head`) says nothing, as
+    other programs do. It is mrjob's run_job that writes the output, so no `except` of ours would see that."""
+    stock = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, tb: TracebackType | None) -> None:
+        if issubclass(kind, BrokenPipeError) and reader_has_gone():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what Python flushes at its end
+        else:
+            stock(kind, error, tb)
+
+    sys.excepthook = hook
 
 
 def is_shown(level: int) -> bool:

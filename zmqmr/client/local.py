@@ -6,8 +6,10 @@ with more threads may hold locks that a fork would keep locked for ever, so ther
 """
 
 import os
+import re
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -15,7 +17,6 @@ from collections.abc import Callable
 from typing import Any
 
 from zmqmr.client.endings import Left, log, uninterrupted
-from zmqmr.client.progress import LOCAL_WORKER
 from zmqmr.data import places
 from zmqmr.errors import CoordinatorUnreachable, UsageError
 from zmqmr.messages import AttemptReport, JobEnded, JobSpec, JobUpdate
@@ -29,6 +30,11 @@ Started = Callable[[str, dict[str, int]], None]
 _SOCKET_PATH_BYTES = 75  # of a directory: with a longer one, a socket's path exceeds what Unix allows, 107
 _RESTARTS = 5  # of a child, for one client
 _END_SECONDS = 10.0  # children that have not ended by then are killed
+
+
+def worker_name() -> str:
+    """The name of this machine's only worker: the machine's own, so that messages have one for both."""
+    return re.sub("[^A-Za-z0-9._-]", "-", socket.gethostname())[:200] or "local"
 
 
 class LocalCluster:
@@ -86,7 +92,7 @@ class LocalCluster:
         self._lives += 1
         return {
             **common,
-            "name": LOCAL_WORKER,
+            "name": worker_name(),
             "coordinator": self._endpoint,
             "shuffle": f"ipc://{self._sockets}/shuffle-{self._lives}",
             "directory": os.path.join(self._data, places.AGENT),

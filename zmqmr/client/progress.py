@@ -21,13 +21,13 @@ WAIT_SECONDS = 2.0  # a shorter wait, as for the first worker, is not worth a wo
 SAME_FAILURES = 3  # of attempts that are run again, said one by one; then only with --verbose
 LEFT_OUT = 10  # records that are left out and named
 RECORD_CHARACTERS = 500  # of a record in an explanation
+REASON_CHARACTERS = 200  # of one that was said before
 STORY = "  what happened to the task, in minutes and seconds since the job began:"
 RUN_ALONE = "  run it alone"
 STORY_LINES = 10  # of a task's story: its last events
 STORY_CHARACTERS = 200  # of one of them
 STANDARD_INPUT = "standard input"
 OF_A_FAILURE = {"of_a_failure": True}  # marks what is logged about a failed attempt
-LOCAL_WORKER = "local"  # the name of the only one of this machine
 
 _STORY_LINE = re.compile(r"(\d+(?:\.\d+)?) (.*)", re.DOTALL)
 
@@ -37,8 +37,7 @@ def explain(report: AttemptReport, steps: int, elsewhere: bool = False) -> str:
     `elsewhere`: its host is not this one."""
     failure = report.failure
     lines = [
-        f"Attempt {report.attempt} of {report.attempts} of task {report.task} failed on host "
-        f"{_host(report)}, in step {report.step + 1} of {steps}:",
+        _headline(report, steps),
         "  " + one_line(failure.reason),
     ]
     if failure.path:
@@ -48,12 +47,23 @@ def explain(report: AttemptReport, steps: int, elsewhere: bool = False) -> str:
     if failure.repro:
         where = " on that host" if elsewhere else ""
         lines.append(f"{RUN_ALONE}{where}: zmqmr replay {one_line(failure.repro)}")
+    elif failure.no_repro:
+        lines.append(f"  no repro bundle: {one_line(failure.no_repro)}")
     for title, text in (("traceback", failure.traceback), ("the end of its standard error", failure.stderr)):
         if text.strip():
             lines.append(f"  {title}:")
             lines.extend("    " + line for line in printable(text.rstrip()).split("\n"))
     lines += _story(report.story)
     return "\n".join(lines)
+
+
+def _headline(report: AttemptReport, steps: int) -> str:
+    if not report.began:
+        return f"The job cannot begin on host {_host(report)}:"
+    return (
+        f"Attempt {report.attempt} of {report.attempts} of task {report.task} failed on host "
+        f"{_host(report)}, in step {report.step + 1} of {steps}:"
+    )
 
 
 def _story(events: Sequence[str]) -> list[str]:
@@ -84,7 +94,7 @@ def summary(report: AttemptReport, steps: int) -> str:
 
 def _host(report: AttemptReport) -> str:
     """Its host, and its worker where that has a name of its own."""
-    own = report.worker not in ("", LOCAL_WORKER, report.host)
+    own = report.worker not in ("", report.host)
     return one_line(f"{report.host} (worker {report.worker})" if own else report.host)
 
 
@@ -188,7 +198,9 @@ class Progress:
         if self._failures[kind] <= SAME_FAILURES:
             log.warning(summary(report, self._steps), extra=OF_A_FAILURE)
         elif self._failures[kind] == SAME_FAILURES + 1:
-            log.warning("More attempts fail in the same way; --verbose shows each.", extra=OF_A_FAILURE)
+            reason = cut(one_line(report.failure.reason), REASON_CHARACTERS)
+            said = "More attempts fail for a reason that was said; --verbose shows each: %s"
+            log.warning(said, reason, extra=OF_A_FAILURE)
 
     def _update(self, update: JobUpdate) -> None:
         now = self._clock()

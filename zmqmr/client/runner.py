@@ -15,11 +15,13 @@ from mrjob.step import StepFailedException
 from zmqmr.client import jobspec, options, resume
 from zmqmr.client.callers import driven_by_run_job, job_that_makes_runner
 from zmqmr.client.claims import claim_outputs
+from zmqmr.client.conf_files import conf_files_explained
 from zmqmr.client.endings import (
     JobKilled,
     log,
     nothing_started,
     output_announced,
+    quiet_when_nobody_reads,
     said_to_user,
     signals_clean_up,
     temporary_files,
@@ -77,7 +79,8 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
         self._setup_wrapper_script_path: str | None
         try:
             with said_to_user(constructing=True):
-                super().__init__(**kwargs)
+                with conf_files_explained():
+                    super().__init__(**kwargs)
                 self._check_options()
         except BaseException:
             if getattr(self, "_local_tmp_dir", None):
@@ -476,6 +479,8 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
             raise ValueError("Run the job before streaming output")
         if self._detached or self._detached_there:
             return  # `zmqmr attach` has it, when there is some
+        if driven_by_run_job():
+            quiet_when_nobody_reads()
         if self._there is not None and self._there.streams:
             with said_to_user():
                 yield from self._there.stream()

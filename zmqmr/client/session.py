@@ -33,6 +33,7 @@ class Session:
     def __init__(self, settings: Settings, record: Record):
         self.record = record
         self.records = Records.of(settings)
+        self._bundles = settings.repro_directory
         self._log = JobLog(self.records.log_path(record.job), record.steps)
         self._ended = self._warned = False
         self._there = False  # whether a cluster has the job: its end is not this process's to decide
@@ -106,6 +107,8 @@ class Session:
         self.record.reason = reason[: records.MAX_TEXT]
         self.record.ended = time.time()
         self._write()
+        if state == "succeeded":
+            places.forget_bundles(self._bundles, self.record.job)
         if state in records.RESUMABLE:
             log.info("job %s %s%s", self.record.job, records.how_it_ended(self.record), self._next_step())
 

@@ -56,7 +56,14 @@ class Cluster:
         job.tell(task, self._now, what)
 
     def _explain(
-        self, worker: Worker, job: Job, task: Task, failure: Failure, final: bool, left_out: bool = False
+        self,
+        worker: Worker,
+        job: Job,
+        task: Task,
+        failure: Failure,
+        final: bool,
+        left_out: bool = False,
+        began: bool = True,
     ) -> None:
         report = AttemptReport(
             job=job.spec.job,
@@ -70,6 +77,7 @@ class Cluster:
             story=task.story,
             left_out=left_out,
             worker=worker.name,
+            began=began,
         )
         self._inform(job, report)
 

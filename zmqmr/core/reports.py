@@ -1,5 +1,7 @@
 """What workers say about attempts, and what becomes of their tasks: commits, failures, records left out."""
 
+from msgspec.structs import replace
+
 from zmqmr.core.plan import keeps_tasks
 from zmqmr.core.repair import Repair
 from zmqmr.core.state import NOTHING, Attempt, Job, Stage, Task, TaskState, Worker, signature
@@ -69,7 +71,7 @@ class Reports(Repair):
             self._do_without(worker, job, failure, times)
             return
         if job.stage.tasks:
-            self._explain(worker, job, job.stage.tasks[0], failure, final=True)
+            self._explain(worker, job, job.stage.tasks[0], failure, final=True, began=False)
         self._end(job, "failed", failure.reason)
 
     def _nobody_opens(self, job: Job) -> bool:
@@ -348,7 +350,9 @@ class Reports(Repair):
         self._discard(job, task, attempt.number)
         if attempt.superseded:
             return
-        failure = attempt.kill_failure or report.failure
+        failure = report.failure
+        if attempt.kill_reason:  # its end was our doing; where it was when it ended is worth knowing
+            failure = replace(failure, reason=attempt.kill_reason, crashed=True, fatal=False, damaged=False)
         if attempt.replay:
             self._note(job, task, f"no replay by {worker.name}: {failure.reason}")
             if task.spool == worker.name:

@@ -336,7 +336,7 @@ class Scheduler(Restart):
         job, task, attempt = found
         timeout = job.spec.steps[job.plans[task.stage].step].timeout_seconds
         reason = f"no progress for {counted(timeout, 'second')} (mapreduce.task.timeout); it was killed"
-        attempt.kill_failure = Failure(reason)
+        attempt.kill_reason = reason
         attempt.progressed = self._now  # ask again if it has not ended after as long again
         self._kill(job, task, attempt)
 

@@ -11,7 +11,6 @@ from zmqmr.core.plan import StagePlan, plan_stages
 from zmqmr.messages import (
     AttemptDone,
     Counters,
-    Failure,
     JobSpec,
     OpenJob,
     RecordAt,
@@ -73,7 +72,7 @@ class Attempt:
     replay: bool  # it delivers a kept spool
     records: int = 0  # of its input so far
     bytes: int = 0
-    kill_failure: Failure | None = None  # why we killed it
+    kill_reason: str = ""  # why we killed it
     superseded: bool = False  # another attempt was first: its end means nothing
 
 

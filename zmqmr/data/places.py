@@ -144,6 +144,14 @@ def remove_empty(data: str) -> None:
         _remove_empty(path)
 
 
+def forget_bundles(directory: str, job: str) -> None:
+    """Remove the repro bundles of a job that succeeded, from the directory where they are kept: what failed
+    was made good. Never fails."""
+    for entry in _entries(directory):
+        if entry.name.startswith(f"{job}-"):
+            _remove(entry.path)
+
+
 def size(directory: str) -> int:
     """The bytes of all files below a directory; those that go meanwhile do not count."""
     total = 0

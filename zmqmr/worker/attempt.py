@@ -40,6 +40,7 @@ from zmqmr.worker.output import Output
 from zmqmr.worker.repro import save_slice
 from zmqmr.worker.sinks import lines_of
 from zmqmr.worker.spawn import adopt_orphans, name_process
+from zmqmr.worker.stack import note_on_term
 from zmqmr.worker.taskenv import task_env, with_environ
 
 SKIPPED = "skipped"  # in an attempt's directory: the records it left out
@@ -61,6 +62,7 @@ class Attempt:
         self.bytes = 0
         self.output_records = 0
         self.output_bytes = 0
+        self.reports = 0  # of counters and statuses
         self.undelivered: tuple[int, ...] = ()  # partitions whose owner could not be reached
         self.pid = os.getpid()
         self.marked_input = False  # a reduce task's records are marked
@@ -81,12 +83,13 @@ class Attempt:
     def set_status(self, status: str) -> None:
         """The job's set_status; also shows that the task lives."""
         self._status = status[:1000]
+        self.reports += 1
 
     def progress(self) -> tuple[Any, ...]:
-        """A value that changes when a record is read or yielded, or the job sets its status."""
+        """A value that changes when a record is read or yielded, or the job counts or sets its status."""
         room = self.sink.room if self.sink is not None else 0
         yielded = self.output_records, self.output_bytes
-        return self.records, *yielded, self.position.remaining(), room, self._status
+        return self.records, *yielded, self.position.consumed(), room, self.reports
 
     def report_progress(self) -> None:
         launch = self.launch
@@ -335,6 +338,7 @@ def run_attempt(
     pulse = _Pulse(attempt)
     pulse.start()
     try:
+        note_on_term(run.directory)
         _limit_memory(settings)
         attempt.enter_work_directory(job_work)
         attempt.set_environment(_first_piece(run))

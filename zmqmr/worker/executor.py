@@ -28,6 +28,7 @@ from zmqmr.messages import (
     AttemptProgress,
     Begin,
     Counters,
+    ExecutorBegun,
     ExecutorFailed,
     ExecutorReady,
     Failure,
@@ -42,9 +43,10 @@ from zmqmr.messages import (
 from zmqmr.net.channel import Receiver, send
 from zmqmr.settings import Settings
 from zmqmr.worker.attempt import run_attempt
-from zmqmr.worker.explain import excerpt
+from zmqmr.worker.explain import HUNG, excerpt
 from zmqmr.worker.marker import read_marker
 from zmqmr.worker.spawn import adopt_orphans, describe_status, fork, name_process
+from zmqmr.worker.stack import read_stack
 from zmqmr.worker.taskenv import task_env, with_environ
 
 _REPORT = re.compile(rb"reporter:(?:counter:([^,]*),([^,]*),(-?\d{1,18})|status:(.*))$")
@@ -113,6 +115,7 @@ class _Child:
         self.done: AttemptDone | None = None
         self.failure: Failure | None = None
         self.kill_at: float | None = None  # when TERM was not enough
+        self.ordered = False  # by the agent, to end
         self.open = {result, stderr}  # ends that have not hung up
 
     def close(self) -> None:
@@ -173,6 +176,7 @@ class Executor:
             self._fork(message)
         elif child := self._children.get((message.task, message.attempt)):
             _signal_group(child.pid, signal.SIGTERM)
+            child.ordered = True
             child.kill_at = time.monotonic() + self._settings.kill_seconds
 
     def _begin(self, begin: Begin) -> None:
@@ -265,9 +269,23 @@ class Executor:
         if child.done is not None and status == 0 and child.failure is None:
             self._tell(AttemptEnded(launch.task, launch.attempt, _with_counters(child), None))
         else:
-            failure = child.failure or _crash(child, status)
+            failure = child.failure or self._crash(child, status)
             failure = msgspec.structs.replace(failure, stderr=words[-20_000:])
             self._tell(AttemptEnded(launch.task, launch.attempt, None, failure))
+
+    def _crash(self, child: _Child, status: int) -> Failure:
+        """An attempt ended without a word; the marker of a careful one knows the record, and of one that was
+        killed there may be a stack."""
+        directory = child.run.directory
+        reason, stack = _unexplained(status), ""
+        if child.ordered:
+            reason, stack = HUNG, read_stack(directory, self._work)
+        failure = Failure(reason, stack, path=_input_path(child.run), crashed=True)
+        noted = read_marker(directory)
+        if noted is None:
+            return failure
+        record = excerpt(noted.record)
+        return msgspec.structs.replace(failure, path=noted.path, offset=noted.offset, record=record)
 
     def _kill_strays(self, ended: _Child) -> None:
         """End what an ended attempt started in sessions of its own. A running attempt keeps its orphans, so
@@ -353,15 +371,6 @@ def _children() -> list[int]:
         return [int(pid) for pid in file.read().split()]
 
 
-def _crash(child: _Child, status: int) -> Failure:
-    """An attempt ended without a word; the marker of a careful one knows the record."""
-    noted = read_marker(child.run.directory)
-    if noted is None:
-        return Failure(_unexplained(status), path=_input_path(child.run), crashed=True)
-    path, offset, record = noted
-    return Failure(_unexplained(status), path=path, offset=offset, record=excerpt(record), crashed=True)
-
-
 def _input_path(run: Run) -> str:
     """The file that an attempt read, if it read one only."""
     paths = {piece.file.path for piece in run.launch.split.pieces} if run.launch.split else set()
@@ -405,4 +414,6 @@ def main() -> None:
     """The main function when it is executed: the channel's descriptor is the argument."""
     import mrjob.job  # noqa: F401  import it before a job asks for it
 
-    serve(int(sys.argv[1]))
+    channel = int(sys.argv[1])
+    send(channel, encode(ExecutorBegun()))
+    serve(channel)

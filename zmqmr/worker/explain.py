@@ -20,6 +20,7 @@ from zmqmr.errors import (
 from zmqmr.messages import Failure
 from zmqmr.worker.partitions import spill_error
 
+HUNG = "it made no progress and was killed"  # the coordinator, which knows why, says it with its own words
 _RECORD_BYTES = 200  # of a failing record shown
 _REASON_CHARACTERS = 1000
 _TRACEBACK_CHARACTERS = 50_000
@@ -116,7 +117,7 @@ def explain(error: BaseException, position: Position, job_work: str) -> Failure:
         return Failure(str(error)[:_REASON_CHARACTERS], path=position.path)
     found = position.record()
     return Failure(
-        reason=_sendable(_reason(error) + _while_writing(error))[:_REASON_CHARACTERS],
+        reason=_sendable(reason_of(error) + _while_writing(error))[:_REASON_CHARACTERS],
         traceback=_sendable(_user_traceback(error)).replace(job_work + os.sep, "")[-_TRACEBACK_CHARACTERS:],
         path=position.path,
         offset=found[0] if found and position.path else None,
@@ -133,7 +134,8 @@ def _sendable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
+    """An exception of the job's in one line."""
     if isinstance(error, MemoryError):
         return "MemoryError: the task exceeded its memory (ZMQMR_TASK_MEMORY_BYTES, or what the machine has)"
     if isinstance(error, SystemExit):

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from zmqmr.core.plan import StagePlan, keeps_tasks, plan_stages, stage_of
-from zmqmr.data.places import set_aside
+from zmqmr.data.places import forget_bundles, set_aside
 from zmqmr.data.pushing import blob_of, fetched
 from zmqmr.errors import Corrupt, SpillError, ZmqmrError
 from zmqmr.messages import (
@@ -51,7 +51,7 @@ from zmqmr.worker.fetch import (
 from zmqmr.worker.hosted_executor import HostedExecutor
 from zmqmr.worker.kept import Kept
 from zmqmr.worker.partitions import spill_error
-from zmqmr.worker.repro import keep_bundle
+from zmqmr.worker.repro import with_bundle
 from zmqmr.worker.shuffles import Shuffles
 from zmqmr.worker.spawn import ExecutorProcess
 
@@ -220,9 +220,7 @@ class HostedJob:
                 self._attempt_ended(AttemptEnded(*key, None, failure))
             self._replace_executor()
         else:
-            reason = f"the process that loads the job ended: {ended.how}"
-            failure = Failure(reason, stderr=self._executor.setup_words(), fatal=True)
-            self._send(OpenFailed(self.spec.job, self._epoch, failure))
+            self._send(OpenFailed(self.spec.job, self._epoch, self._executor.not_loaded(ended.how)))
 
     def _replace_executor(self) -> None:
         """Start another one, now or when that is possible: a drive or the table of processes may be full."""
@@ -405,7 +403,8 @@ class HostedJob:
             self.discard(*attempt.key)
         else:
             self._forget_damaged_input(attempt, ended.failure)
-            failure = self._with_repro(attempt, ended.failure or Failure("it ended without saying why"))
+            failure = ended.failure or Failure("it ended without saying why")
+            failure = with_bundle(self.spec, attempt.launch, attempt.directory, failure, self._settings)
             self._send(self._failed(attempt.launch, failure))
             self.discard(*attempt.key)
 
@@ -443,14 +442,6 @@ class HostedJob:
             return
         if launch.source is not None:
             self._shuffles.reset(launch.source, launch.number)
-
-    def _with_repro(self, attempt: _Attempt, failure: Failure) -> Failure:
-        """The failure with the path of its repro bundle, if there is one; never a reason to fail itself."""
-        try:
-            path = keep_bundle(self.spec, attempt.launch, attempt.directory, failure, self._settings)
-        except (OSError, ZmqmrError):
-            return failure
-        return msgspec.structs.replace(failure, repro=path)
 
     def _failed(self, launch: Launch, failure: Failure) -> AttemptFailed:
         return AttemptFailed(self.spec.job, launch.task, launch.attempt, self._epoch, failure)
@@ -567,9 +558,11 @@ class HostedJob:
         self._kept.take_back()
 
     def close(self, keep: bool = False) -> threading.Thread:
-        """Kill what runs and remove what is left, except spools if they are to be kept. A thread does what
-        may take longer than a lost worker may be silent: it ends when all is done. A job of this name may be
-        opened meanwhile."""
+        """Kill what runs and remove what is left, except spools and repro bundles if they are to be kept. A
+        thread does what may take longer than a lost worker may be silent: it ends when all is done. A job of
+        this name may be opened meanwhile."""
+        if not keep:
+            forget_bundles(self._settings.repro_directory, self.spec.job)
         for errand in self._errands.values():
             errand.stop()
         earlier = [] if keep else self._kept.earlier_directories()

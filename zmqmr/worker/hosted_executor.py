@@ -5,7 +5,17 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from zmqmr.messages import AttemptEnded, ExecutorReady, FromExecutor, JobSpec, Kill, Run, decode
+from zmqmr.messages import (
+    AttemptEnded,
+    ExecutorBegun,
+    ExecutorReady,
+    Failure,
+    FromExecutor,
+    JobSpec,
+    Kill,
+    Run,
+    decode,
+)
 from zmqmr.worker.spawn import ExecutorProcess
 
 LOADS = 4  # of a job whose executor is killed while it loads it
@@ -30,6 +40,7 @@ class HostedExecutor:
         self._spec, self._work, self._spare = spec, work, spare
         self._process: ExecutorProcess | None = None
         self._loads = 0  # how often the job was loaded
+        self._begun = True  # unless its setup script still runs
         self._ready = False
         self._waiting: dict[Key, Run] = {}  # until it is ready
         self._running: set[Key] = set()  # attempts that it was given
@@ -38,6 +49,7 @@ class HostedExecutor:
         """Start one and have it load the job. OSError when it cannot be started."""
         spare, self._spare = self._spare, None
         self._ready = False
+        self._begun = not self._spec.setup_script
         self._loads += 1
         if self._spec.setup_script or spare is None:
             if spare is not None:
@@ -58,7 +70,9 @@ class HostedExecutor:
             return []
         messages = [decode(frame, FromExecutor) for frame in self._process.receive()]
         for message in messages:
-            if isinstance(message, ExecutorReady):
+            if isinstance(message, ExecutorBegun):
+                self._begun = True
+            elif isinstance(message, ExecutorReady):
                 self._get_ready()
             elif isinstance(message, AttemptEnded):
                 self._running.discard((message.task, message.attempt))
@@ -82,8 +96,14 @@ class HostedExecutor:
         running, self._running = self._running, set()
         return Ended(how, self._ready or (how.startswith("killed") and self._loads < LOADS), tuple(running))
 
-    def setup_words(self) -> str:
-        """The end of what the setup script said."""
+    def not_loaded(self, how: str) -> Failure:
+        """Why it could not load the job: it ended, and `how`."""
+        what = "the process that loads the job ended:" if self._begun else "the --setup commands failed:"
+        more = "" if self._begun else "; its standard error below shows each command after a +"
+        return Failure(f"{what} {how}{more}", stderr=self._words(), fatal=True)
+
+    def _words(self) -> str:
+        """The end of what it, and before it the setup script, said."""
         try:
             path = os.path.join(os.path.dirname(self._work), "executor.stderr")
             with open(path, errors="replace") as file:

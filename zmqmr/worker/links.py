@@ -57,6 +57,7 @@ class _Reports(io.RawIOBase):
             if counter := _COUNTER.match(line):
                 group, name = counter[1].decode("utf-8", "replace"), counter[2].decode("utf-8", "replace")
                 count(self._counters, group, name, int(counter[3]))
+                self._attempt.reports += 1
             elif status := _STATUS.match(line):
                 self._attempt.set_status(status[1].decode("utf-8", "replace"))
             else:

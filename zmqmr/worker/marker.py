@@ -3,11 +3,22 @@
 import mmap
 import os
 import struct
+from dataclasses import dataclass
 
-_HEADER = struct.Struct("<qII")  # offset, bytes of the path, bytes of the record
+_HEADER = struct.Struct("<qIII")  # offset, bytes of the path, bytes of the record kept, of all of it
 _SIZE = 8192
 _RECORD_BYTES = 1024  # of the record kept
 _NAME = "marker"
+
+
+@dataclass(frozen=True)
+class Noted:
+    """The record that was noted last."""
+
+    path: str
+    offset: int  # bytes
+    record: bytes  # or its start
+    whole: bool
 
 
 class Marker:
@@ -21,21 +32,21 @@ class Marker:
     def note(self, path: str, offset: int, record: bytes) -> None:
         """The record at `offset` of `path` comes next."""
         name = path.encode("utf-8", "surrogateescape")[: _SIZE - _HEADER.size - _RECORD_BYTES]
-        record = record[:_RECORD_BYTES]
-        data = _HEADER.pack(offset, len(name), len(record)) + name + record
+        kept = record[:_RECORD_BYTES]
+        data = _HEADER.pack(offset, len(name), len(kept), len(record)) + name + kept
         self._page[: len(data)] = data
 
 
-def read_marker(directory: str) -> tuple[str, int, bytes] | None:
-    """Path, offset and start of the record that was noted last in an attempt's directory, if any was."""
+def read_marker(directory: str) -> Noted | None:
+    """What was noted last in an attempt's directory, if anything was."""
     try:
         with open(os.path.join(directory, _NAME), "rb") as file:
             data = file.read()
     except OSError:
         return None
-    offset, name_size, record_size = _HEADER.unpack_from(data)
+    offset, name_size, kept, size = _HEADER.unpack_from(data)
     start = _HEADER.size + name_size
     if not name_size:
         return None
     path = data[_HEADER.size : start].decode("utf-8", "surrogateescape")
-    return path, offset, data[start : start + record_size]
+    return Noted(path, offset, data[start : start + kept], kept == size)

@@ -12,11 +12,15 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec.structs import replace
 
 from zmqmr import __version__
+from zmqmr.core.plan import runs_as_command
 from zmqmr.data.inputs import read_blocks
-from zmqmr.messages import Failure, JobSpec, Launch
+from zmqmr.errors import ZmqmrError
+from zmqmr.messages import Failure, JobSpec, Launch, Piece, Split
 from zmqmr.settings import MIB, Settings
+from zmqmr.worker.marker import Noted, read_marker
 from zmqmr.worker.sinks import lines_of, unmark_block
 from zmqmr.worker.taskenv import task_env
 
@@ -28,6 +32,7 @@ SLICE_BYTES = 16 * MIB  # of input kept: its end, where the failing record is
 BUNDLE_BYTES = 64 * MIB  # of a job's files: a job with more has no repro bundle
 KEEP_BYTES = 1024 * MIB  # of all bundles
 KEEP_FILES = 100
+NOT_NOTED = "the attempt ended without a word; only those after it note each record"
 
 
 class Recipe(msgspec.Struct):
@@ -44,6 +49,9 @@ class Recipe(msgspec.Struct):
     environment: dict[str, str]
     bundle_sha256: str
     reason: str
+    sh: list[str] = []  # runs the setup script
+    setup_script: str = ""  # its name in the working directory
+    python_path: list[str] = []  # names in the working directory
 
 
 def save_slice(attempt: "Attempt", marked: bool) -> None:
@@ -66,12 +74,9 @@ def save_slice(attempt: "Attempt", marked: bool) -> None:
 
 
 def _map_input(attempt: "Attempt") -> Iterator[bytes]:
-    settings = attempt.settings
     assert attempt.launch.split is not None
     for piece in attempt.launch.split.pieces:
-        for _, block in read_blocks(
-            piece, block_bytes=settings.block_bytes, max_line_bytes=settings.max_line_bytes
-        ):
+        for _, block in _read(piece, attempt.settings):
             yield block
 
 
@@ -80,11 +85,70 @@ def _reduce_input(attempt: "Attempt", marked: bool) -> Iterator[bytes]:
     return map(unmark_block, blocks) if marked else blocks
 
 
-def keep_bundle(spec: JobSpec, launch: Launch, directory: str, failure: Failure, settings: Settings) -> str:
-    """Make the bundle of a failed attempt that left a slice in `directory`; its path, or "" without one."""
-    source = os.path.join(directory, SLICE)
-    if not launch.links or not os.path.exists(source) or os.path.getsize(spec.bundle) > BUNDLE_BYTES:
+def with_bundle(
+    spec: JobSpec, launch: Launch, directory: str, failure: Failure, settings: Settings
+) -> Failure:
+    """Make the bundle of a failed attempt; the failure with its path, or with why there is none. Never raises
+    an error of the drive or of the input."""
+    if failure.damaged or failure.no_room:
+        return failure  # no fault of the job's
+    try:
+        why_not = _find_slice(spec, launch, directory, failure, settings)
+        if why_not:
+            return replace(failure, no_repro=why_not)
+        return replace(failure, repro=_keep_bundle(spec, launch, directory, failure, settings))
+    except (OSError, ZmqmrError) as error:
+        return replace(failure, no_repro=f"it cannot be made: {error}")
+
+
+def _find_slice(spec: JobSpec, launch: Launch, directory: str, failure: Failure, settings: Settings) -> str:
+    """Why there can be no bundle; "" when there is a slice of the input, left by the attempt or made here of
+    what a crashed one had noted."""
+    if not launch.links:
+        return "the task runs none of the job's code"
+    if os.path.getsize(spec.bundle) > BUNDLE_BYTES:
+        return f"the job's files have more than {BUNDLE_BYTES // MIB} MiB"
+    if os.path.exists(os.path.join(directory, SLICE)):
         return ""
+    if spec.input_mode != "lines":
+        return "the task reads whole files" if spec.input_mode == "files" else "the task reads numbered lines"
+    if launch.split is None:
+        return "which record the task was at when it ended is known of mappers that read the input only"
+    step, kind = launch.links[0]
+    if runs_as_command(spec, getattr(spec.steps[step], kind)):
+        return "the substep runs as a command, which does not say at which record it failed"
+    if failure.fatal:
+        return "it is the input that cannot be read"
+    if not failure.crashed:
+        return "the job's code was not at a record when it failed"
+    noted = read_marker(directory)
+    return _slice_of_noted(launch.split, noted, directory, settings) if noted is not None else NOT_NOTED
+
+
+def _slice_of_noted(split: Split, noted: Noted, directory: str, settings: Settings) -> str:
+    """Write the slice of an attempt that could not do so itself, which ends with the record that it noted.
+    Of compressed input, which would have to be read from its beginning, it is that record alone."""
+    piece = next((each for each in split.pieces if each.file.path == noted.path), None)
+    if piece is not None and not piece.file.codec and piece.pushed is None:
+        start = max(piece.start, noted.offset - SLICE_BYTES)
+        piece = replace(piece, start=start, length=noted.offset + 1 - start)
+        blocks: Iterator[bytes] = (block for _, block in _read(piece, settings))
+    elif noted.whole:
+        blocks = iter([noted.record + b"\n"])
+    else:
+        return "the record is long and its input is compressed"
+    with open(os.path.join(directory, SLICE), "wb") as file:
+        file.writelines(blocks)
+    return ""
+
+
+def _read(piece: Piece, settings: Settings) -> Iterator[tuple[int, bytes]]:
+    return read_blocks(piece, block_bytes=settings.block_bytes, max_line_bytes=settings.max_line_bytes)
+
+
+def _keep_bundle(spec: JobSpec, launch: Launch, directory: str, failure: Failure, settings: Settings) -> str:
+    """Make the bundle of a failed attempt that has a slice in `directory`; its path."""
+    source = os.path.join(directory, SLICE)
     step, kind = launch.links[0]
     piece = launch.split.pieces[0] if launch.split is not None and launch.split.pieces else None
     environment = task_env(spec, step, kind, launch.number, launch.attempt, ".", piece)
@@ -100,6 +164,9 @@ def keep_bundle(spec: JobSpec, launch: Launch, directory: str, failure: Failure,
         environment=environment,
         bundle_sha256=spec.bundle_sha256,
         reason=failure.reason,
+        sh=list(spec.sh),
+        setup_script=spec.setup_script,
+        python_path=list(spec.python_path),
     )
     target_directory = settings.repro_directory
     os.makedirs(target_directory, mode=0o700, exist_ok=True)
