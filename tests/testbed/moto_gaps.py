@@ -42,7 +42,6 @@ def fill(folder: Path, console: Callable[[str], str]) -> None:
     """Patch moto. `console(instance)` gives an instance's console output."""
     _know_filters()
     _know_ubuntu()
-    _start_spot_instances()
     _show_consoles(console)
     _refuse_what_is_ordered(folder)
 
@@ -79,21 +78,6 @@ def _know_ubuntu() -> None:
             dict.__setitem__(parameters, _PARAMETER, [parameter])
 
     models.ParameterDict._check_loading_status = check
-
-
-def _start_spot_instances() -> None:
-    from moto.ec2.models.instances import InstanceBackend
-
-    original = InstanceBackend.run_instances
-
-    def run_instances(backend: Any, *arguments: Any, **options: Any) -> Any:
-        if options.get("launch_template"):
-            data = backend._get_template_from_args(options["launch_template"]).data
-            if data.get("InstanceMarketOptions"):
-                options["instance_market_options"] = data["InstanceMarketOptions"]
-        return original(backend, *arguments, **options)
-
-    InstanceBackend.run_instances = run_instances
 
 
 def _show_consoles(console: Callable[[str], str]) -> None:
