@@ -32,6 +32,7 @@ from zmqmr.coordinator.encoding import Encoding
 from zmqmr.coordinator.journal import Journal
 from zmqmr.coordinator.service import TICK_SECONDS, TICK_SHARE
 from zmqmr.core.events import Command, Event, Inform, JobSubmitted, Reported, Tick, WorkerJoined
+from zmqmr.core.launching import PROGRESS_A_SECOND
 from zmqmr.core.scheduler import Scheduler
 from zmqmr.messages import (
     AttemptDone,
@@ -243,12 +244,14 @@ def figures(row: dict[str, Any]) -> dict[str, float]:
     progress = seconds["core AttemptProgress"] / calls["core AttemptProgress"] + decode_one
     tick = (seconds["core Tick"] + seconds["core due"]) / calls["core Tick"]
     ticks = min(tick / TICK_SECONDS, TICK_SHARE)  # the coordinator looks less often when it takes longer
-    second = row["workers"] * (beat + SLOTS * progress / PROGRESS_SECONDS) + ticks  # of a full cluster
+    slots = row["workers"] * SLOTS  # all busy
+    reports = min(slots / PROGRESS_SECONDS, PROGRESS_A_SECOND)
+    second = row["workers"] * beat + reports * progress + ticks
     return {
         "events a second": events / core,
         "task": task * 1e6,
         "idle": 100 * second,  # per cent of a processor
-        "shortest": row["workers"] * SLOTS * task / (1 - second) if second < 1 else float("inf"),
+        "shortest": slots * task / (1 - second) if second < 1 else float("inf"),
         "memory": row["memory"] / 1024**2,
     }
 

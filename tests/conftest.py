@@ -4,8 +4,10 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from environment import PYTHONS, ROOT, clean_environment, find_python
@@ -17,7 +19,19 @@ ALLOWED_SKIPS = (
     "needs systemd-nspawn: apt-get install",
 )
 
+CLUSTER_TESTS = ROOT / "tests" / "cluster"
+
 _refused_skips: list[str] = []
+
+
+@pytest.hookimpl
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of a file run in one process, those of whole clusters all in one, which
+    begins at once because it takes longest."""
+    groups = {item: "cluster" if item.path.parent == CLUSTER_TESTS else str(item.path) for item in items}
+    for item, group in groups.items():
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: groups[item] != "cluster")
 
 
 @pytest.hookimpl
@@ -56,6 +70,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def state_directory(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Repro bundles of failures that the tests provoke go with the tests' own files."""
     os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def temporary_directory() -> Iterator[None]:
+    """What failed jobs keep goes with the tests too. Its path is short: sockets are made below it."""
+    with TemporaryDirectory(prefix="t-", ignore_cleanup_errors=True) as directory:
+        os.environ["TMPDIR"], tempfile.tempdir = directory, None
+        yield
+        del os.environ["TMPDIR"]
+        tempfile.tempdir = None
 
 
 @pytest.fixture(scope="session")

@@ -93,6 +93,10 @@ class Partitioner(Struct, frozen=True):
     separator: str = "\t"
 
 
+# In a step's jobconf: Hadoop's lists of the job's files, as path#name. Their paths are those of one run.
+CACHE_LISTS = ("mapreduce.job.cache.archives", "mapreduce.job.cache.files")
+
+
 class Step(Struct, frozen=True):
     """One step of the job."""
 
@@ -359,6 +363,7 @@ class Launch(Message, frozen=True):
     replay: bool = False  # do not run the job: deliver what the kept spool of the task holds
     careful: bool = False  # an attempt crashed: note each record before it is processed
     skip: tuple[RecordAt, ...] = ()  # records to leave out
+    progress_seconds: float = 0.0  # that lie at least between two reports of progress
 
 
 class Kill(Message, frozen=True):

@@ -4,6 +4,7 @@ from collections import Counter
 from typing import Any
 
 import msgspec
+import pytest
 from core.driver import CLIENT, WORKER_TIMEOUT, WORKER_WAIT, Driver, snapshot
 from core.strategies import COMMAND, MAP_ONLY, MAP_REDUCE, SCRIPT, make_spec, make_step, specs
 from hypothesis import settings
@@ -43,6 +44,17 @@ def driver(spec: JobSpec, **slots: int) -> Driver:
         drive.join(name, count)
     drive.handle(JobSubmitted(CLIENT, spec))
     return drive
+
+
+@pytest.mark.parametrize(
+    ("timeout", "slots", "seconds"), [(600.0, 8, 0.0024), (0.0, 40_000, 12.0), (6.0, 40_000, 1.5)]
+)
+def test_attempts_of_a_large_cluster_report_less_often_but_in_time(
+    timeout: float, slots: int, seconds: float
+) -> None:
+    drive = driver(make_spec(make_step(timeout_seconds=timeout)), w0=slots, w1=slots, w2=slots)
+    assert all(launch.progress_seconds == pytest.approx(seconds) for _, _, launch in drive.launches)
+    assert drive.launches
 
 
 # --- failures ----------------------------------------------------------------------------------

@@ -128,13 +128,15 @@ def _read_until(descriptor: int, text: bytes) -> bytes:
     return said
 
 
-def test_f36_the_record_of_a_job_that_was_interrupted_says_killed(
+def test_f36_a_job_that_was_interrupted_is_killed_and_says_what_it_kept(
     place: FaultPlace, shell: Shell, words: Path, tmp_path: Path
 ) -> None:
-    run = start(place, shell, words, FOR_EVER, tmp_path / "out")
-    run.await_executions(1)
+    run = start(place, shell, words, SLOW, tmp_path / "out")
+    run.await_executions(6)
     run.process.send_signal(signal.SIGINT)
-    assert run.end().rc == 130
+    result = run.end()
+    assert result.rc == 130
+    assert "bytes, are kept; the same command with --resume uses them again" in result.stderr
     (job,) = shell.jobs()
     assert (job["state"], job["reason"]) == ("killed", "interrupted")
     place.assert_nothing_left()
@@ -250,11 +252,16 @@ def test_f36_what_is_wrong_before_the_job_begins_is_said_by_the_command_itself(
 # --- lost jobs -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", ["the client alone", "all at one stroke"])
+@pytest.mark.parametrize("how", ["the client alone", "all at one stroke", "a client with a set-up"])
 def test_f37_a_job_that_was_lost_is_resumed(
     place: FaultPlace, shell: Shell, words: Path, tmp_path: Path, expected: Result, how: str
 ) -> None:
-    run = start(place, shell, words, SLOW, tmp_path / "out")
+    args = list(SLOW)
+    if how == "a client with a set-up":  # files that are made anew each time, in another directory
+        (tmp_path / "library").mkdir()
+        (tmp_path / "library" / "module.py").write_text("")
+        args += ["--dirs", str(tmp_path / "library"), "--setup", "export SET_UP=1"]
+    run = start(place, shell, words, args, tmp_path / "out")
     run.await_executions(6)
     job = shell.await_job()
     victims = [run.process.pid]
@@ -268,7 +275,7 @@ def test_f37_a_job_that_was_lost_is_resumed(
     assert shell.zmqmr("attach", job).returncode == 3
 
     (place.notes / "executions").unlink()
-    again = start(place, shell, words, ["--resume", *SLOW], tmp_path / "out")
+    again = start(place, shell, words, ["--resume", *args], tmp_path / "out")
     result = again.end()
     assert result.rc == 0, result.stderr
     assert f"resuming {job}, which lost" in result.stderr
@@ -296,6 +303,7 @@ def test_f37_the_same_command_with_resume_takes_up_its_newest_failed_run(
     assert result.rc == 0, result.stderr
     assert f"resuming {shell.jobs()[1]['job']}, which failed" in result.stderr
     assert result.lines == Counter({b'"good"\t1': 1})
+    assert "are kept" not in result.stderr, "there was nothing to keep"
     third = start(place, shell, text, ["--resume", *args], tmp_path / "out3")
     assert third.end().rc == 2
     place.assert_nothing_left()

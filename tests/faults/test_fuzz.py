@@ -29,7 +29,7 @@ def frames() -> object:
     return fuzz_frames
 
 
-@pytest.mark.parametrize("seed", [1, random.SystemRandom().randrange(10**6)])
+@pytest.mark.parametrize("seed", [1, random.SystemRandom().randrange(10**6)], ids=["1", "drawn"])
 def test_f16_twenty_thousand_frames_harm_neither_the_job_nor_its_processes(seed: int) -> None:
     command = [sys.executable, str(SCRIPTS / "fuzz.py"), "--count", "20000", "--seed", str(seed)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=200)

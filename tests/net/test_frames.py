@@ -8,7 +8,7 @@ from zmqmr.errors import Corrupt, ProtocolError
 from zmqmr.net.frames import FrameHeader, pack, unpack
 
 COUNTS = st.integers(0, 2**40)
-NAMES = st.from_regex(r"\A[A-Za-z0-9._:-]{1,30}\Z")
+NAMES = st.from_regex(r"\A(?!\.{1,2}\Z)[A-Za-z0-9._:-]{1,30}\Z")
 
 
 @given(NAMES, COUNTS, NAMES, COUNTS, COUNTS, COUNTS, st.binary())

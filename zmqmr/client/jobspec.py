@@ -12,7 +12,7 @@ from zmqmr.core.splits import one_file_splits, partition_count, plan_splits
 from zmqmr.data.inputs import nline_splits
 from zmqmr.data.outputs import local_path
 from zmqmr.errors import UsageError
-from zmqmr.messages import InputFile, JobSpec, Split, Step, Substep
+from zmqmr.messages import CACHE_LISTS, InputFile, JobSpec, Split, Step, Substep
 from zmqmr.settings import Settings
 
 if TYPE_CHECKING:
@@ -200,12 +200,12 @@ def _substep(description: Mapping[str, Any] | None) -> Substep | None:
 
 
 def _caches(runner: "ZeroMQMRJobRunner") -> dict[str, str]:
-    """Hadoop's lists of the job's files and archives, as path#name."""
+    """Hadoop's lists of the job's archives and files, as path#name."""
     return {
-        f"mapreduce.job.cache.{kind}s": ",".join(
+        conf: ",".join(
             f"{path}#{name}" for name, path in sorted(runner._working_dir_mgr.name_to_path(kind).items())
         )
-        for kind in ("archive", "file")
+        for conf, kind in zip(CACHE_LISTS, ("archive", "file"), strict=True)
     }
 
 

@@ -81,12 +81,12 @@ class Earlier:
         if len(changes) > _SHOWN:
             shown.append(f"and {len(changes) - _SHOWN} more")
         said = one_line("; ".join(shown))
-        if not os.path.isdir(self.spools):
+        left = kept(old)
+        if not left:
             return [f"resuming {old.job}, which {old.state}: it left no finished task, so all run"]
         if not self.usable(new):
             return [f"resuming {old.job}, which {old.state}: nothing of it is used, because {said}"]
-        tasks, size = len(Shelf(self.spools).list_keys()), places.size(self.spools)
-        lines = [f"resuming {old.job}, which {old.state}: {tasks} finished tasks, {size:,} bytes, are kept"]
+        lines = [f"resuming {old.job}, which {old.state}: {left} are kept"]
         if changes:
             lines.append(f"tasks that this concerns run again: {said}")
         return lines
@@ -116,6 +116,13 @@ class Earlier:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+
+def kept(record: Record) -> str:
+    """What a job that did not succeed has left for the next, "" when that is nothing."""
+    spools = places.spools(record.data, record.job)
+    tasks = len(Shelf(spools).list_keys()) if os.path.isdir(spools) else 0
+    return f"{tasks} finished tasks, {places.size(spools):,} bytes," if tasks else ""
 
 
 def find(command: tuple[str, list[str]], name: str, records: Records) -> Earlier:

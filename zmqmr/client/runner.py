@@ -28,6 +28,7 @@ from zmqmr.client.resume import Earlier
 from zmqmr.client.session import Run, Session, describe
 from zmqmr.client.texts import one_line
 from zmqmr.data import outputs, places
+from zmqmr.data.bundles import forget_time, pack
 from zmqmr.data.sort import check_sort
 from zmqmr.errors import UsageError
 from zmqmr.ids import job_id
@@ -338,8 +339,6 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
         return step_output, output
 
     def _pack(self) -> tuple[str, str]:
-        from zmqmr.data.bundles import pack
-
         try:
             super()._create_dir_archives()
         except OSError as error:
@@ -410,6 +409,10 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
             self._setup_wrapper_script_path = self._write_setup_script(
                 self._setup, "setup-wrapper.sh", "setup wrapper script"
             )
+
+    def _create_dir_archive(self, dir_path: str) -> None:
+        super()._create_dir_archive(dir_path)
+        forget_time(self._dir_archive_path(dir_path))
 
     def _setup_cmd_content(self, setup: list[Any]) -> list[str]:
         # mrjob's lock file would stay in /tmp for ever.

@@ -16,7 +16,7 @@ from zmqmr.client.endings import log
 from zmqmr.client.joblog import JobLog
 from zmqmr.client.jobspec import bundled
 from zmqmr.client.records import Record, Records
-from zmqmr.client.resume import STANDARD_INPUT, Earlier, command_line
+from zmqmr.client.resume import STANDARD_INPUT, Earlier, command_line, kept
 from zmqmr.data import outputs, places
 from zmqmr.messages import AttemptReport, JobEnded, JobSpec, JobUpdate
 from zmqmr.settings import Settings
@@ -80,6 +80,8 @@ class Session:
         self.record.reason = reason[: records.MAX_TEXT]
         self.record.ended = time.time()
         self._write()
+        if state in records.RESUMABLE and (tasks := kept(self.record)):
+            log.info("%s are kept; the same command with --resume uses them again", tasks)
 
     def _write(self) -> None:
         try:

@@ -9,8 +9,10 @@ import hashlib
 from collections import Counter
 from functools import cached_property
 
+from msgspec.structs import replace
+
 from zmqmr.core.plan import StagePlan
-from zmqmr.messages import JobSpec, encode
+from zmqmr.messages import CACHE_LISTS, JobSpec, Step, encode
 
 _VERSION = 1  # of what goes into a key
 
@@ -63,7 +65,7 @@ class Keys:
                     spec.script,
                     spec.job_class,
                     spec.task_args,
-                    spec.steps,
+                    [_without_paths(step) for step in spec.steps],
                     spec.input_mode,
                     spec.bundle_sha256,
                     sorted(spec.cmdenv.items()),
@@ -75,6 +77,12 @@ class Keys:
                 )
             )
         )
+
+
+def _without_paths(step: Step) -> Step:
+    """The step without where its files were: a resumed job has them elsewhere, and the bundle tells them."""
+    conf = {name: value for name, value in step.jobconf.items() if name not in CACHE_LISTS}
+    return replace(step, jobconf=conf)
 
 
 def _digest(*parts: bytes) -> bytes:

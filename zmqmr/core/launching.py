@@ -7,6 +7,8 @@ from zmqmr.core.cluster import Cluster
 from zmqmr.core.state import Attempt, Job, Stage, Task, TaskState, Worker
 from zmqmr.messages import Launch
 
+PROGRESS_A_SECOND = 10_000  # reports of a cluster whose slots are all busy: a tenth of the coordinator's time
+
 
 class Launching(Cluster):
     """Fills free slots with ready tasks."""
@@ -138,8 +140,15 @@ class Launching(Cluster):
                 replay=replay,
                 careful=task.careful,
                 skip=task.skip,
+                progress_seconds=self._progress_seconds(job, plan.step, worker),
             ),
         )
+
+    def _progress_seconds(self, job: Job, step: int, worker: Worker) -> float:
+        """A coordinator of thousands of workers is told less often, yet in time for the task timeout."""
+        seconds = len(self.workers) * worker.slots / PROGRESS_A_SECOND
+        timeout = job.spec.steps[step].timeout_seconds
+        return min(seconds, timeout / 4) if timeout else seconds
 
     def _input_bytes(self, job: Job, stage: Stage, task: Task) -> int:
         """What a reduce task's partition must hold: whatever went wrong, less or more is never read."""

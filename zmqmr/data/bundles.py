@@ -95,6 +95,14 @@ def _check_archive(path: str, file: IO[bytes]) -> None:
         file.seek(0)
 
 
+def forget_time(archive: str) -> None:
+    """Clear the time that the header of a gzip file (RFC 1952, MTIME) says it was made at: the same directory
+    gives the same archive."""
+    with open(archive, "r+b") as file:
+        file.seek(4)
+        file.write(bytes(4))
+
+
 def unpack(
     bundle: str, sha256: str, directory: str, *, max_bytes: int = MAX_BYTES, max_entries: int = MAX_ENTRIES
 ) -> None:

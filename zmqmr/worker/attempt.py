@@ -237,7 +237,8 @@ class _Pulse(threading.Thread):
 
     def run(self) -> None:
         last = self._attempt.progress()
-        while not self._over.wait(self._attempt.settings.progress_seconds):
+        seconds = max(self._attempt.settings.progress_seconds, self._attempt.launch.progress_seconds)
+        while not self._over.wait(seconds):
             now = self._attempt.progress()
             if now != last:
                 last = now

@@ -173,7 +173,7 @@ class HostedJob:
     @cached_property
     def _keys(self) -> Keys:
         """Made when the first key is needed: it looks at the drive."""
-        return Keys(self.spec, self._plans, surroundings())
+        return Keys(self.spec, self._plans, surroundings(self.spec.task_python))
 
     def _shelf(self, key: str) -> Shelf | None:
         """The shelf on which a spool is."""
