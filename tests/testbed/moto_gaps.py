@@ -95,14 +95,18 @@ def _show_consoles(console: Callable[[str], str]) -> None:
 
 
 def _refuse_what_is_ordered(folder: Path) -> None:
+    """Also notes what Ansible asks for, in the file `asked`: SERVICE:ACTION, a line each."""
+    from moto.core.responses import BaseResponse
     from moto.ec2.exceptions import EC2ClientError
     from moto.ec2.responses.instances import InstanceResponse
 
     def refusing(action: str, original: Callable[[Any], Any]) -> Callable[[Any], Any]:
         def respond(response: Any) -> Any:
             order = folder / f"refuse-{action}"
-            if order.exists():
-                code, _, message = order.read_text().partition("\n")
+            code, where, message = (order.read_text() if order.exists() else "\n\n").split("\n", 2)
+            if code and where in str(response.querystring):
+                with open(folder / f"refused-{action}", "a") as log:
+                    log.write(f"{code}\n")
                 raise EC2ClientError(code, message)
             return original(response)
 
@@ -110,3 +114,12 @@ def _refuse_what_is_ordered(folder: Path) -> None:
 
     for action, method in _REFUSALS.items():
         setattr(InstanceResponse, method, refusing(action, getattr(InstanceResponse, method)))
+    call = BaseResponse.call_action
+
+    def call_action(response: Any) -> Any:
+        if "ansible" in str(response.headers.get("User-Agent", "")).lower():
+            with open(folder / "asked", "a") as log:
+                log.write(f"{response.service_name}:{response._get_action()}\n")
+        return call(response)
+
+    BaseResponse.call_action = call_action

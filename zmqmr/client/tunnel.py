@@ -28,8 +28,6 @@ _OPTIONS = {
     "ControlMaster": "no",
     "ControlPath": "none",
     "ExitOnForwardFailure": "yes",
-    "GlobalKnownHostsFile": "/dev/null",
-    "IdentitiesOnly": "yes",
     "LogLevel": "ERROR",
     "ServerAliveCountMax": "3",
     "ServerAliveInterval": "2",
@@ -89,15 +87,13 @@ class Tunnel:
     def _command(self) -> list[str]:
         there = self._cluster.ssh
         assert there is not None
-        directory = self._cluster.directory
-        options = _OPTIONS | {"UserKnownHostsFile": '"' + os.path.join(directory, KNOWN_HOSTS) + '"'}
+        options = _OPTIONS | self._own_files()
         forwards = ((self.control, there.control_port), (self.store, there.store_port))
         return [
             "ssh",
             "-N",
             "-T",
             *(word for name, value in options.items() for word in ("-o", f"{name}={value}")),
-            *("-i", os.path.join(directory, IDENTITY)),
             *("-p", str(there.port)),
             *(
                 word
@@ -108,6 +104,16 @@ class Tunnel:
             "--",
             there.coordinator,
         ]
+
+    def _own_files(self) -> dict[str, str]:
+        """The key and the known hosts of the cluster's directory; what is not there is as the user has it."""
+        options: dict[str, str] = {}
+        known, identity = (os.path.join(self._cluster.directory, name) for name in (KNOWN_HOSTS, IDENTITY))
+        if os.path.exists(known):
+            options |= {"GlobalKnownHostsFile": "/dev/null", "UserKnownHostsFile": f'"{known}"'}
+        if os.path.exists(identity):
+            options |= {"IdentitiesOnly": "yes", "IdentityFile": f'"{identity}"'}
+        return options
 
     def _await_sockets(self) -> None:
         paths = [endpoint.removeprefix("ipc://") for endpoint in (self.control, self.store)]
