@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster.jobs import MARK, Running, start
+from cluster.jobs import MARK, start
 from differential.harness import Result, run_stock
 from environment import ROOT
 from testbed.bed import Testbed
@@ -57,7 +57,7 @@ def is_up(operator: Controller) -> bool:
 
 @pytest.fixture(scope="session")
 def lines(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Enough for some seconds of work at SLOW, in a dozen tasks."""
+    """Enough for a dozen tasks."""
     path = tmp_path_factory.mktemp("input") / "lines.txt"
     path.write_text("".join(f"w{n % 17} v{n % 5} {MARK}{n % 3} {'x' * (n % 7)}\n" for n in range(1500)))
     return path
@@ -70,4 +70,4 @@ def expected(lines: Path) -> Result:
 
 @pytest.fixture(scope="session")
 def undisturbed(cluster: Controller, lines: Path) -> Result:
-    return Running(start(cluster, lines)).end()
+    return start(cluster, lines).end()

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
-from environment import ROOT
+from cluster.plays import play_role
 from testbed.controller import Controller, Played
 
 pytestmark = pytest.mark.timeout(600)
@@ -44,6 +44,12 @@ MISTAKES: list[tuple[dict[str, object], dict[str, str], str]] = [
         {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""},
         r"EC2 does not answer.*are there credentials",
     ),
+    (
+        {"cluster": "quota"},
+        {},
+        r"EC2 does not start the 1 coordinator of type m6i\.large: the account's quota of vCPUs is used up"
+        r": ask AWS.*\(VcpuLimitExceeded\)",
+    ),
 ]
 
 
@@ -63,7 +69,8 @@ def mistakes(newcomer: Controller) -> Iterator[list[Future[Played]]]:
         # There is nothing that the inventory could find, and it takes its time.
         return operator.play("cluster.yml", "-i", "localhost,", check=False, **{**GOOD, **variables})
 
-    with ThreadPoolExecutor(3) as pool:
+    quota = newcomer.bed.refusing("RunInstances", "VcpuLimitExceeded", "You have none.", where="zmqmr-quota")
+    with quota, ThreadPoolExecutor(3) as pool:
         yield [pool.submit(make, variables, environment) for variables, environment, _ in MISTAKES]
 
 
@@ -77,25 +84,6 @@ def test_a_mistake_is_named_before_anything_is_started(
     assert re.search(MISTAKES[number][2], played.reason), played.output
     assert newcomer.instances() == []
     assert not newcomer.directory.exists()
-
-
-@pytest.mark.parametrize(
-    ("code", "reason"),
-    [
-        # (What may pass, as a lack of capacity, amazon.aws tries for minutes.)
-        ("InsufficientFreeAddressesInSubnet", r"the subnet has no free addresses: give another"),
-        ("VcpuLimitExceeded", r"quota of vCPUs is used up: ask AWS for more"),
-    ],
-)
-def test_what_ec2_refuses_is_explained(newcomer: Controller, code: str, reason: str) -> None:
-    with newcomer.bed.refusing("RunInstances", code, "We have none."):
-        played = newcomer.play("cluster.yml", "-i", "localhost,", check=False, **GOOD)
-
-    assert played.status != 0
-    assert re.search(
-        rf"EC2 does not start the 1 coordinator of type m6i\.large: .*{reason}.*\({code}\)", played.reason
-    )
-    assert newcomer.instances() == []
 
 
 @contextmanager
@@ -154,38 +142,65 @@ def test_a_name_that_exists_in_another_vpc_is_refused(cluster: Controller) -> No
     assert re.search(rf"There is a cluster demo in vpc-\w+ already, and {subnet} is in {vpc}", played.reason)
 
 
-def few_wheels(operator: Controller, folder: Path) -> Path:
-    archive = next((operator.cache / "zmqmr").glob("wheelhouse-*.tar"))
-    path = folder / "wheelhouse-few.tar"
-    with tarfile.open(archive) as whole, tarfile.open(path, "w") as few:
+def wheels_for_arm(operator: Controller, folder: Path) -> Path:
+    """The archive of another architecture, as far as pip looks at it: the wheels' names."""
+    archive = max((operator.cache / "zmqmr").glob("wheelhouse-*.tar"), key=lambda path: path.stat().st_mtime)
+    path = folder / "wheelhouse-arm.tar"
+    with tarfile.open(archive) as whole, tarfile.open(path, "w") as other:
         for member in whole.getmembers():
-            if not member.name.startswith("pyzmq"):
-                few.addfile(member, whole.extractfile(member))
+            content = whole.extractfile(member)
+            member.name = member.name.replace("x86_64", "aarch64")
+            other.addfile(member, content)
     return path
 
 
-@pytest.mark.parametrize("what", ["too little disk", "wheels of another kind"])
-def test_a_host_that_cannot_serve_is_named(cluster: Controller, what: str, tmp_path: Path) -> None:
-    play = tmp_path / "play.yml"
-    role, variables, reason = {
-        "too little disk": (
-            "host_preflight",
-            {"host_preflight_minimum_free_bytes": 10**15},
-            r"i-\w+: its root drive has [\d.]+ GB free, and zmqmr needs 909\.49 TB; give it a larger one",
-        ),
-        "wheels of another kind": (
-            "zmqmr_install",
-            {"wheelhouse": few_wheels(cluster, tmp_path)},
-            r"has not every wheel for Python 3\.\d+\.\d+ on x86_64 .*pyzmq.*"
-            r"make it with scripts/wheelhouse\.py --python 3\.\d+",
-        ),
-    }[what]
-    play.write_text(
-        f"- {{name: One, hosts: 'zmqmr_workers[0]', become: true, gather_facts: {role == 'zmqmr_install'},"
-        f" roles: [{role}], vars_files: [{ROOT}/playbooks/vars/cluster.yml]}}\n"
+def test_a_host_with_too_little_room_is_named(cluster: Controller, tmp_path: Path) -> None:
+    host = cluster.instances("worker")[0]
+
+    played = play_role(
+        cluster, tmp_path, "host_preflight", host, check=False, host_preflight_minimum_free_bytes=10**15
     )
 
-    played = cluster.play(str(play), check=False, **variables)
+    assert played.status != 0
+    reason = r"i-\w+: its root drive has [\d.]+ GB free, and zmqmr needs 909\.49 TB; give it a larger one"
+    assert re.search(reason, played.reason), played.output
+
+
+def test_a_host_with_an_old_python_is_named(cluster: Controller, tmp_path: Path) -> None:
+    instance = cluster.instances("worker")[0]
+    host = cluster.host(instance)
+    pretend = "import platform; platform.python_version = lambda: '3.8.10'"
+    host.enter("sh", "-c", f'mkdir -p /srv/old; echo "{pretend}" > /srv/old/sitecustomize.py')
+
+    played = play_role(
+        cluster, tmp_path, "host_preflight", instance, check=False, environment={"PYTHONPATH": "/srv/old"}
+    )
 
     assert played.status != 0
+    reason = f"{instance['InstanceId']}: its Python is 3.8.10; zmqmr needs 3.10 or later, as on Ubuntu 24.04"
+    assert reason in played.reason, played.output
+
+
+def test_wheels_of_another_architecture_are_named_and_the_host_keeps_what_it_runs(
+    cluster: Controller, tmp_path: Path
+) -> None:
+    instance = cluster.instances("worker")[0]
+    host = cluster.host(instance)
+    before = host.enter("readlink", "/opt/zmqmr/venv")
+
+    played = play_role(
+        cluster,
+        tmp_path,
+        "zmqmr_install",
+        instance,
+        check=False,
+        wheelhouse=wheels_for_arm(cluster, tmp_path),
+    )
+
+    assert played.status != 0
+    reason = (
+        r"has not every wheel for Python 3\.\d+\.\d+ on x86_64 \(ERROR: .*\): "
+        r"make it with scripts/wheelhouse\.py --python 3\.\d+ --machine x86_64"
+    )
     assert re.search(reason, played.reason), played.output
+    assert host.enter("readlink", "/opt/zmqmr/venv") == before
