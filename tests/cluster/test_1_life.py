@@ -86,9 +86,13 @@ def test_f48_a_playbook_killed_anywhere_and_run_again_makes_one_set_of_instances
 
 
 def test_a_second_run_changes_nothing_and_remembers_its_arguments(cluster: Controller) -> None:
+    before = len(cluster.bed.asked())
+
     played = cluster.play("cluster.yml")
 
     assert played.changed == 0, played.output
+    asked = cluster.bed.asked()[before:]
+    assert asked and all(re.match("[a-z]+:(Describe|Get|List)", action) for action in asked), asked
     assert roles(cluster) == {"coordinator": 1, "worker": 3}
 
 

@@ -130,6 +130,20 @@ def test_a_cluster_is_left_alone_when_its_keys_are_in_doubt(
     assert cluster.instances() == before
 
 
+@pytest.mark.parametrize("playbook", ["cluster.yml", "playbooks/destroy.yml"])
+def test_a_cluster_of_another_region_is_left_alone(cluster: Controller, playbook: str) -> None:
+    before = cluster.instances()
+    elsewhere = Controller(cluster.bed, cluster.home, cluster.cache)
+    elsewhere.changes = {"AWS_REGION": "us-west-2", "AWS_DEFAULT_REGION": "us-west-2"}
+
+    played = elsewhere.play(playbook, check=False)
+
+    assert played.status != 0
+    assert "Cluster demo was started in us-east-1: export AWS_REGION=us-east-1" in played.reason
+    assert cluster.instances() == before
+    assert cluster.directory.exists()
+
+
 def test_a_name_that_exists_in_another_vpc_is_refused(cluster: Controller) -> None:
     with cluster.bed.network.inside():
         ec2 = cluster.client("ec2")

@@ -109,9 +109,9 @@ class Testbed:
         finally:
             path.unlink()
 
-    def asked(self) -> set[str]:
-        """What Ansible has asked of the fake AWS, as `ec2:RunInstances`."""
-        return set((self.folder / "asked").read_text().split())
+    def asked(self) -> list[str]:
+        """What Ansible has asked of the fake AWS until now, as `ec2:RunInstances`."""
+        return (self.folder / "asked").read_text().split()
 
     def warn_of_interruption(self, instance: str) -> None:
         """Give an instance the two-minute notice of a spot interruption."""

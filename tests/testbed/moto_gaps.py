@@ -42,6 +42,7 @@ def fill(folder: Path, console: Callable[[str], str]) -> None:
     """Patch moto. `console(instance)` gives an instance's console output."""
     _know_filters()
     _know_ubuntu()
+    _give_every_instance_its_profile()
     _show_consoles(console)
     _refuse_what_is_ordered(folder)
 
@@ -78,6 +79,22 @@ def _know_ubuntu() -> None:
             dict.__setitem__(parameters, _PARAMETER, [parameter])
 
     models.ParameterDict._check_loading_status = check
+
+
+def _give_every_instance_its_profile() -> None:
+    """moto gives it to the first of a launch."""
+    from moto.ec2.models.instances import InstanceBackend
+
+    original = InstanceBackend.run_instances
+
+    def run_instances(backend: Any, *arguments: Any, **options: Any) -> Any:
+        reservation = original(backend, *arguments, **options)
+        if name := options.get("iam_instance_profile_name"):
+            for instance in reservation.instances[1:]:
+                backend.associate_iam_instance_profile(instance.id, iam_instance_profile_name=name)
+        return reservation
+
+    InstanceBackend.run_instances = run_instances
 
 
 def _show_consoles(console: Callable[[str], str]) -> None:
