@@ -14,7 +14,8 @@ pytestmark = pytest.mark.timeout(600)
 # What no run here comes upon: changed groups, first spot instances, S3 prefixes, what AWS itself checks.
 NEVER_ASKED = {
     "ec2:CreateTags", "ec2:RevokeSecurityGroupIngress", "ec2:UpdateSecurityGroupRuleDescriptionsIngress",
-    "iam:CreateServiceLinkedRole", "iam:PassRole", "iam:PutRolePolicy", "iam:TagInstanceProfile", "iam:TagRole",
+    "iam:CreateServiceLinkedRole", "iam:PassRole", "iam:PutRolePolicy", "iam:TagInstanceProfile",
+    "iam:TagRole",
 }  # fmt: skip
 
 
