@@ -13,7 +13,7 @@ from testbed.controller import Controller
 
 pytestmark = pytest.mark.timeout(1200)
 
-WANTED = {"workers": 3, "ssh_from": "172.31.0.0/16"}
+WANTED = {"workers": 3, "ssh_from": "172.31.0.0/16", "s3_read": "s3://books/in/"}
 
 
 FOLDER = {

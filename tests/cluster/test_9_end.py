@@ -11,11 +11,11 @@ from testbed.controller import Controller
 pytestmark = pytest.mark.timeout(600)
 
 
-# What no run here comes upon: changed groups, first spot instances, S3 prefixes, what AWS itself checks.
+# What no run here comes upon: changed groups, stopped instances, a first spot instance, what AWS alone checks.
 NEVER_ASKED = {
-    "ec2:CreateTags", "ec2:RevokeSecurityGroupIngress", "ec2:UpdateSecurityGroupRuleDescriptionsIngress",
-    "iam:CreateServiceLinkedRole", "iam:PassRole", "iam:PutRolePolicy", "iam:TagInstanceProfile",
-    "iam:TagRole",
+    "ec2:CreateTags", "ec2:RevokeSecurityGroupIngress", "ec2:StartInstances",
+    "ec2:UpdateSecurityGroupRuleDescriptionsIngress", "iam:CreateServiceLinkedRole", "iam:PassRole",
+    "iam:TagInstanceProfile", "iam:TagRole",
 }  # fmt: skip
 
 
@@ -47,7 +47,7 @@ def test_the_manuals_way_to_the_status_page_leads_there(cluster: Controller) -> 
         def page() -> str:
             return cluster.run("python3", "-c", look, check=False).stdout
 
-        until(lambda: "zmqmr" in page(), "no status page")
+        until(lambda: '"jobs"' in page(), "no status page")
     finally:
         cluster.kill(tunnel)
 
@@ -95,7 +95,7 @@ def test_t11_the_operators_policy_allows_what_ansible_asked_of_aws_and_little_mo
     assert len(asked) > 25
     assert asked - allowed == set()
     # What no run here comes upon: errors, throttling, roles that others changed, EC2's own checks and tags.
-    assert allowed - asked <= NEVER_ASKED
+    assert sorted(allowed - asked - NEVER_ASKED) == []
 
 
 def ensure_list(value: str | list[str]) -> list[str]:
