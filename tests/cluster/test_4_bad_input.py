@@ -144,11 +144,31 @@ def test_a_cluster_of_another_region_is_left_alone(cluster: Controller, playbook
     assert cluster.directory.exists()
 
 
-def test_a_name_that_exists_in_another_vpc_is_refused(cluster: Controller) -> None:
-    with cluster.bed.network.inside():
-        ec2 = cluster.client("ec2")
+@pytest.fixture(scope="module")
+def elsewhere(operator: Controller) -> tuple[str, str]:
+    """Another VPC, and a subnet of it that gives no public addresses."""
+    with operator.bed.network.inside():
+        ec2 = operator.client("ec2")
         vpc = ec2.create_vpc(CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
-        subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.9.0.0/24")["Subnet"]["SubnetId"]
+        return vpc, ec2.create_subnet(VpcId=vpc, CidrBlock="10.9.0.0/24")["Subnet"]["SubnetId"]
+
+
+def test_a_subnet_whose_hosts_could_not_be_reached_is_refused(
+    newcomer: Controller, elsewhere: tuple[str, str]
+) -> None:
+    _, subnet = elsewhere
+    wanted = {**GOOD, "subnet_id": subnet, "ssh_address": "public"}
+
+    played = newcomer.play("cluster.yml", "-i", "localhost,", check=False, **wanted)
+
+    assert played.status != 0
+    assert f"{subnet} gives its hosts no public address: take a subnet that does" in played.reason
+
+
+def test_a_name_that_exists_in_another_vpc_is_refused(
+    cluster: Controller, elsewhere: tuple[str, str]
+) -> None:
+    vpc, subnet = elsewhere
 
     played = cluster.play("cluster.yml", check=False, subnet_id=subnet)
 
