@@ -137,6 +137,7 @@ class Mutator:
             draw.choice(BIG[:5]),
             draw.choice(NAMES),
             draw.choice([1, 2, *BIG[:4]]),
+            draw.choice([1, *BIG]),
             draw.choice(BIG[:4]),
             draw.choice(BIG[:3]),
             payload,

@@ -102,7 +102,7 @@ MUTANTS = [
     (
         "damaged input is read again",
         "reports",
-        "            if failure.damaged:\n",
+        "            if failure.damaged and job.plans[task.stage].source is not None:\n",
         "            if False:\n",
     ),
     (
@@ -150,7 +150,7 @@ MUTANTS = [
     (
         "a lost worker's attempts are waited for",
         "repair",
-        "if attempt.worker == name and not self._lose_attempt(job, task, attempt, host):",
+        "if attempt.worker == name and not self._lose_attempt(job, task, attempt, worker.host):",
         "if False:",
     ),
     ("the partitions of a lost worker keep their owner", "repair", "if owner == name])", "if False])"),
@@ -196,6 +196,66 @@ MUTANTS = [
         "scheduler",
         "                yield AttemptSlow(job.spec.job, task.name, first.number)\n",
         "                pass\n",
+    ),
+    (
+        "the input of a task without a source is made again",
+        "reports",
+        "            if failure.damaged and job.plans[task.stage].source is not None:\n",
+        "            if failure.damaged and job.plans[task.stage].source != 0:\n",
+    ),
+    (
+        "what found no room is tried again at once",
+        "reports",
+        "        if failure.no_room:\n",
+        "        if False:\n",
+    ),
+    (
+        "who cannot open a job owns its partitions",
+        "reports",
+        "enumerate(stage.owners) if owner == worker.name])",
+        "enumerate(stage.owners) if False])",
+    ),
+    (
+        "a commit waits for who cannot open its job",
+        "reports",
+        "        self._commit_without(job, worker.name)\n",
+        "",
+    ),
+    (
+        "a job that nobody can open waits for ever",
+        "reports",
+        "if not failure.fatal and not self._nobody_opens(job):",
+        "if not failure.fatal:",
+    ),
+    (
+        "who could not open a job is not asked again",
+        "scheduler",
+        "            if at <= self._now and not self.workers[name].resuming:\n",
+        "            if False:\n",
+    ),
+    (
+        "attempts wait for a lost owner",
+        "repair",
+        "            self._tell(sender, OwnerLost(job.spec.job, worker.shuffle))\n",
+        "            pass\n",
+    ),
+    (
+        "a job without tasks waits for work",
+        "reports",
+        "        self._advance(job)  # there may be nothing to do\n",
+        "",
+    ),
+    (
+        "an inventory that is out of date is believed",
+        "restart",
+        "if not worker.resuming or inventory.restarts != self.restarts:",
+        "if not worker.resuming:",
+    ),
+    (
+        "an inventory is believed twice",
+        "restart",
+        "if not worker.resuming or inventory.restarts != self.restarts:",
+        "if inventory.restarts != self.restarts:",
     ),
     (
         "a slow attempt is raced on its own worker",

@@ -24,7 +24,7 @@ CLUSTER_TESTS = ROOT / "tests" / "cluster"
 _refused_skips: list[str] = []
 
 
-@pytest.hookimpl
+@pytest.hookimpl(tryfirst=True)  # before the plugin that reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The tests of a file run in one process, those of whole clusters all in one, which
     begins at once because it takes longest."""

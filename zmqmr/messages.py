@@ -225,6 +225,7 @@ class Failure(Struct, frozen=True):
     fatal: bool = False  # another attempt would fail alike: do not retry
     crashed: bool = False  # the process ended without explaining itself
     repro: str = ""  # path of its repro bundle
+    no_room: bool = False  # a drive is full: there may be room later, or elsewhere
     damaged: bool = False  # what it read was made by this job and is not what was written: make it again
 
 
@@ -256,7 +257,8 @@ class CommitFailed(Message, frozen=True):
 
 
 class OpenFailed(Message, frozen=True):
-    """This worker cannot run the job at all: bad bundle, setup failed, job file does not import."""
+    """This worker cannot run the job at all: no room, or what would be so on all workers (`fatal`): bad
+    bundle, setup failed, job file does not import."""
 
     job: Name
     epoch: int
@@ -280,9 +282,11 @@ class Opened(Message, frozen=True):
 
 
 class Inventory(Message, frozen=True):
-    """All that an agent holds, told to a coordinator that has started again."""
+    """All that an agent holds, told to a coordinator that has started again. `restarts`: of the Resync that
+    it answers."""
 
     epoch: int
+    restarts: Count
     jobs: tuple[Name, ...]
     running: tuple[AttemptId, ...]
     done: tuple[AttemptDone, ...]  # not committed yet
@@ -320,9 +324,11 @@ class Beat(Message, frozen=True):
 
 
 class Resync(Message, frozen=True):
-    """The coordinator has started again and knows the worker from its journal: answer with an Inventory."""
+    """The coordinator has started again and knows the worker from its journal: answer with an Inventory.
+    `restarts`: how often it has."""
 
     epoch: int
+    restarts: Count
 
 
 class Refused(Message, frozen=True):
@@ -359,6 +365,7 @@ class Launch(Message, frozen=True):
     partitions: Count  # of the output; 0: the output is a file
     owners: tuple[str, ...]  # shuffle endpoint of each partition's owner; "": nobody wants the partition
     tasks: Count  # in this stage
+    version: Count = 0  # of `owners`: it grows whenever a partition of the stage gets another
     input_bytes: Count = 0  # that the partition holds, if it is whole
     replay: bool = False  # do not run the job: deliver what the kept spool of the task holds
     careful: bool = False  # an attempt crashed: note each record before it is processed
@@ -382,6 +389,13 @@ class Commit(Message, frozen=True):
     frames: tuple[FrameCount, ...]  # of the partitions that this worker owns
 
 
+class OwnerLost(Message, frozen=True):
+    """The worker that took frames at this endpoint is gone: attempts that run need not wait for it."""
+
+    job: Name
+    shuffle: str
+
+
 class Discard(Message, frozen=True):
     """Forget the output of an attempt that will not be committed."""
 
@@ -391,10 +405,12 @@ class Discard(Message, frozen=True):
 
 
 class EndStage(Message, frozen=True):
-    """All tasks that read this stage's output are committed: its partitions may go. Spools stay."""
+    """All tasks that read this stage's output are committed: its partitions may go. Spools stay. What was
+    sent to owners up to `version` is not wanted any more."""
 
     job: Name
     stage: Count
+    version: Count
 
 
 class EndJob(Message, frozen=True):
@@ -404,7 +420,20 @@ class EndJob(Message, frozen=True):
     keep: bool = False
 
 
-ToAgent = Welcome | Beat | Resync | Refused | OpenJob | Launch | Kill | Commit | Discard | EndStage | EndJob
+ToAgent = (
+    Welcome
+    | Beat
+    | Resync
+    | Refused
+    | OpenJob
+    | Launch
+    | Kill
+    | Commit
+    | OwnerLost
+    | Discard
+    | EndStage
+    | EndJob
+)
 
 
 # --- client and coordinator ------------------------------------------------------------------

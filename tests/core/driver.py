@@ -28,6 +28,7 @@ from zmqmr.messages import (
 
 WORKER_TIMEOUT = 5.0
 WORKER_WAIT = 60.0
+LONGEST_WAIT = 31.0  # of a task before its next attempt
 CLIENT = b"client"
 
 M = TypeVar("M")
@@ -73,6 +74,8 @@ class Driver:
         self.launches: list[tuple[str, int, Launch]] = []  # worker, epoch
         self.ended: dict[str, JobEnded] = {}
         self.kept: dict[tuple[str, str], list[str]] = {}  # tasks whose spools a worker has of a job it opens
+        self.full: set[str] = set()  # workers whose drive has no room for another job
+        self.silent: set[str] = set()  # workers that do not say yet whether they have opened a job
         self._yielded: dict[tuple[str, str], dict[str, Counters]] = {}  # what the spools hold
         self._epoch = 0
         self._newest: dict[tuple[str, str], int] = {}
@@ -96,6 +99,10 @@ class Driver:
         return commands
 
     def _open(self, worker: str, job: str) -> list[Command]:
+        if worker in self.silent:
+            return []
+        if worker in self.full:
+            return self.open_failed(worker, job, fatal=False)
         kept = tuple(self.kept.get((worker, job), ()))
         return self.handle(Reported(worker, Opened(job, self.epoch(worker), kept)))
 
@@ -158,11 +165,10 @@ class Driver:
         """Report that an attempt is done; if it is the current one, its counters are to count."""
         return self.report(entry[0], self.done_message(entry))
 
-    def fail(
-        self, entry: tuple[str, int, Launch], reason: str = "it broke", fatal: bool = False
-    ) -> list[Command]:
+    def fail(self, entry: tuple[str, int, Launch], reason: str = "it broke", **kind: bool) -> list[Command]:
+        """`kind`: what sort of failure, as fields of it."""
         worker, epoch, launch = entry
-        failure = Failure(reason, fatal=fatal)
+        failure = Failure(reason, **kind)
         return self.report(worker, AttemptFailed(launch.job, launch.task, launch.attempt, epoch, failure))
 
     def progress(self, entry: tuple[str, int, Launch]) -> list[Command]:
@@ -173,13 +179,16 @@ class Driver:
         epoch = self.epoch(worker) if epoch is None else epoch
         return self.report(worker, Committed(launch.job, launch.task, launch.attempt, epoch))
 
-    def commit_failed(self, worker: str, launch: Launch, epoch: int | None = None) -> list[Command]:
+    def commit_failed(
+        self, worker: str, launch: Launch, epoch: int | None = None, no_room: bool = False
+    ) -> list[Command]:
         epoch = self.epoch(worker) if epoch is None else epoch
-        message = CommitFailed(launch.job, launch.task, launch.attempt, epoch, Failure("the disk is full"))
-        return self.report(worker, message)
+        failure = Failure("the disk is full" if no_room else "the disk is broken", no_room=no_room)
+        return self.report(worker, CommitFailed(launch.job, launch.task, launch.attempt, epoch, failure))
 
-    def open_failed(self, worker: str, job: str = "job") -> list[Command]:
-        return self.report(worker, OpenFailed(job, self.epoch(worker), Failure("no such module")))
+    def open_failed(self, worker: str, job: str = "job", fatal: bool = True) -> list[Command]:
+        failure = Failure("no such module" if fatal else "no room", fatal=fatal, no_room=not fatal)
+        return self.report(worker, OpenFailed(job, self.epoch(worker), failure))
 
     def beat(self) -> None:
         """Every worker shows that it lives."""
@@ -218,14 +227,15 @@ class Driver:
 
     def drain(self) -> None:
         """Answer everything as an honest worker would; every job must end."""
+        self.full.clear()
         if not self.scheduler.workers:
             self.join("w0")
         for _ in range(10_000):
             if not self.scheduler.jobs:
                 return
             before = snapshot(self.scheduler)
-            if any(job.waiting for job in self.scheduler.jobs.values()):
-                self.now += WORKER_TIMEOUT
+            if any(job.waiting or job.unopened for job in self.scheduler.jobs.values()):
+                self.now += LONGEST_WAIT
                 self.beat()
                 self.tick()
             for task in self._tasks(TaskState.RUNNING, TaskState.COMMITTING):
@@ -280,6 +290,7 @@ class Driver:
             elif message.source is not None:
                 source = self.scheduler.jobs[message.job].stages[message.source]
                 assert command.worker == _holders(source)[message.number], "launched away from its input"
+            assert command.worker in self.scheduler.jobs[message.job].opened
             self.launches.append((command.worker, self.epoch(command.worker), message))
         elif isinstance(message, Commit):
             assert isinstance(command, Tell)
@@ -321,6 +332,7 @@ class Driver:
             states = Counter(task.state for task in stage.tasks)
             assert stage.done == states[TaskState.DONE]
             assert stage.running == sum(len(task.attempts) for task in stage.tasks)
+            assert not set(stage.owners) & set(job.unopened), "who cannot open the job owns a partition"
             assert stage.owned == {number for number, owner in enumerate(stage.owners) if owner is not None}
             busy = states[TaskState.RUNNING] + states[TaskState.COMMITTING]
             assert not busy or stage.plan.number >= job.current, "a stage runs that is finished"

@@ -29,6 +29,7 @@ from zmqmr.core.scheduler import Scheduler
 from zmqmr.core.state import TaskState
 from zmqmr.messages import (
     AttemptDone,
+    AttemptFailed,
     AttemptId,
     Commit,
     CommitFailed,
@@ -36,11 +37,13 @@ from zmqmr.messages import (
     Discard,
     EndJob,
     EndStage,
+    Failure,
     Heartbeat,
     Inventory,
     JobEnded,
     JobSpec,
     JobUnknown,
+    Kill,
     Launch,
     OpenJob,
 )
@@ -98,6 +101,9 @@ class HarshAgent(Agent):
             return
         elif isinstance(message, Commit) and message in self.waiting:
             return
+        elif isinstance(message, Kill) and (message.task, message.attempt) not in self.running:
+            lost = AttemptFailed("job", message.task, message.attempt, self.epoch, Failure("not here"))
+            self.report(self.reports.get(_id(message), lost))  # the report, or the launch, was lost
         elif isinstance(message, Discard):
             self.reports.pop(_id(message), None)
         elif isinstance(message, EndStage):
@@ -114,19 +120,20 @@ class HarshAgent(Agent):
 
     def end_job(self) -> None:
         """Everything goes."""
-        self.over = True
+        self.over, self.has_opened = True, False
         for held in (self.jobs, self.reports, self.confirmed, self.held, self.partitions, self.parts):
             held.clear()  # type: ignore[attr-defined]
+        self.ended.clear()
         self.output.clear()
         self.waiting.clear()
         self.spools.clear()
         self.fresh.clear()
         self.applied.clear()
 
-    def inventory(self) -> Inventory:
+    def inventory(self, restarts: int) -> Inventory:
         running = tuple(AttemptId("job", task, attempt) for task, attempt in sorted(self.running))
         done = tuple(self.reports.values())
-        return Inventory(self.epoch, tuple(self.jobs), running, done, tuple(self.confirmed))
+        return Inventory(self.epoch, restarts, tuple(self.jobs), running, done, tuple(self.confirmed))
 
     def left(self) -> list[Any]:
         """What it must not have once the job is over."""
@@ -154,6 +161,9 @@ class HarshWorld(World):
     def may_fail(self, task: str, probability: float) -> bool:
         once = self._failures[task] == 0  # the rest of a task's budget is for what else goes wrong
         return once and self.misfortune.attempts_fail and super().may_fail(task, probability)
+
+    def may_lose_spool(self) -> bool:
+        return self.misfortune.attempts_fail and super().may_lose_spool()
 
     # --- the coordinator's shell -------------------------------------------------------------
 
@@ -189,7 +199,7 @@ class HarshWorld(World):
         if worker is None or worker.resuming:
             return  # its inventory will bring it up to date
         agent, message, life = self.registered[command.worker, worker.epoch], command.message, self.lives
-        if isinstance(message, Launch) and message.task in self._done:
+        if isinstance(message, Launch) and message.task in self._done and not message.replay:
             self.again.append(message.task)
 
         def arrive() -> None:
@@ -272,7 +282,8 @@ class HarshWorld(World):
             return
         self._handle(Reported(agent.name, Heartbeat(agent.epoch)))
         if worker.resuming:
-            self.deliver(agent.endpoint, "", lambda: self._handle(Reported(agent.name, agent.inventory())))
+            restarts = self.scheduler.restarts
+            self.deliver("", agent.endpoint, lambda: agent.report(agent.inventory(restarts)))
 
     def _cut(self, name: str) -> None:
         """Nothing passes between a worker and the rest for a while, and then all of it."""

@@ -47,8 +47,31 @@ def restart(drive: Driver) -> None:
 
 def inventory(drive: Driver, **holds: Any) -> None:
     """The worker answers what it holds."""
-    values: dict[str, Any] = {"jobs": ("job",), "running": (), "done": (), "committed": ()} | holds
+    restarts = drive.scheduler.restarts
+    values: dict[str, Any] = {"jobs": ("job",), "running": (), "done": (), "committed": ()}
+    values |= {"restarts": restarts} | holds
     drive.report("w0", Inventory(drive.epoch("w0"), **values))
+
+
+def test_an_attempt_launched_after_the_first_answer_is_not_missed_in_the_second() -> None:
+    drive = restarted(make_spec())
+    inventory(drive)
+    (launch,) = drive.told(Launch)
+    assert launch.attempt == 2
+    inventory(drive)
+    assert drive.commands == []
+    assert [attempt.number for attempt in drive.task(MAP).attempts] == [2]
+
+
+def test_what_a_worker_answered_to_the_coordinator_before_this_one_does_not_count() -> None:
+    drive = restarted(make_spec())
+    inventory(drive)
+    drive.told(Launch)
+    restart(drive)
+    inventory(drive, restarts=1)
+    assert drive.commands == [] and drive.scheduler.workers["w0"].resuming
+    inventory(drive, running=(AttemptId("job", MAP, 2),))
+    assert not drive.told(Launch) and not drive.told(Kill)
 
 
 def test_a_running_attempt_that_the_worker_holds_goes_on() -> None:

@@ -30,6 +30,7 @@ from zmqmr.messages import (
     Kill,
     Launch,
     OpenJob,
+    OwnerLost,
 )
 
 MAP = "map-0-00000"
@@ -116,6 +117,108 @@ def test_a_job_that_cannot_be_opened_fails_with_the_reason() -> None:
     drive = driver(make_spec(), w0=1)
     drive.open_failed("w0")
     assert drive.ended["job"].reason == "no such module"
+
+
+def test_f6_attempts_need_not_wait_for_an_owner_that_is_lost() -> None:
+    drive = driver(make_spec(MAP_REDUCE, splits=3), w0=1, w1=1, w2=1)
+    drive.finish(drive.newest("map-0-00002"))
+    drive.handle(WorkerLost("w0"))
+    assert [lost.shuffle for lost in drive.told(OwnerLost, "w1")] == ["ipc://w0/1"]
+    assert not drive.told(OwnerLost, "w2"), "it runs nothing"
+
+
+def test_f18_a_worker_without_room_for_a_job_is_done_without_and_asked_again() -> None:
+    drive = Driver()
+    for name in ("w0", "w1"):
+        drive.join(name)
+    drive.full = {"w0"}
+    drive.handle(JobSubmitted(CLIENT, make_spec(make_step(reducer=SCRIPT, partitions=2), splits=2)))
+    job = drive.scheduler.jobs["job"]
+    assert {entry[0] for entry in drive.launches} == {"w1"}
+    assert job.stages[0].owners == ["w1", "w1"]
+    drive.full.clear()
+    drive.now += 0.4
+    drive.tick()
+    assert not drive.told(OpenJob)
+    drive.now += 0.1
+    drive.tick()
+    assert "w0" in job.opened and drive.newest("map-0-00001")[0] == "w0"
+    drive.drain()
+    assert drive.ended["job"].state == "succeeded"
+
+
+def test_f18_partitions_of_a_worker_that_turns_out_to_have_no_room_go_to_others() -> None:
+    """It answers late: records of the others are on their way to it already, and one commit waits for it."""
+    drive = Driver()
+    for name in ("w0", "w1"):
+        drive.join(name)
+    drive.silent = {"w0"}
+    drive.handle(JobSubmitted(CLIENT, make_spec(make_step(reducer=SCRIPT, partitions=2), splits=2)))
+    job = drive.scheduler.jobs["job"]
+    assert job.stages[0].owners == ["w0", "w1"]
+    drive.done(drive.newest(MAP))
+    assert drive.task(MAP).awaited == {"w0", "w1"}
+    drive.open_failed("w0", fatal=False)
+    drive.silent.clear()
+    assert drive.task(MAP).awaited == {"w1"} and job.stages[0].owners == ["w1", "w1"]
+    drive.drain()
+    assert drive.ended["job"].state == "succeeded"
+
+
+def test_f18_a_job_that_no_worker_has_room_for_fails_after_a_while_and_waits_with_a_reason() -> None:
+    drive = Driver()
+    for name in ("w0", "w1"):
+        drive.join(name)
+    drive.full = {"w0", "w1"}
+    drive.handle(JobSubmitted(CLIENT, make_spec()))
+    waits = []
+    for delay in (0.5, 1.0, 2.0):
+        assert drive.scheduler._progress_of(drive.scheduler.jobs["job"]).waiting
+        drive.now += delay - 0.1
+        drive.beat()
+        drive.tick()
+        waits.append(bool(drive.told(OpenJob)))
+        drive.now += 0.1
+        drive.tick()
+    assert waits == [False] * 3
+    assert (drive.ended["job"].state, drive.ended["job"].reason) == ("failed", "no room")
+
+
+def test_f18_an_attempt_that_found_a_full_drive_is_run_again_later_and_any_other_at_once() -> None:
+    drive = driver(make_spec(make_step(map_attempts=9)), w0=1)
+    drive.fail(drive.newest(MAP))
+    assert len(drive.told(Launch)) == 1
+    for delay in (1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0):
+        drive.fail(drive.newest(MAP), "no space left", no_room=True)
+        drive.now += delay - 0.1
+        drive.beat()
+        drive.tick()
+        assert not drive.told(Launch)
+        drive.now += 0.2
+        drive.tick()
+        assert len(drive.told(Launch)) == 1
+    drive.drain()
+    assert drive.ended["job"].state == "succeeded"
+
+
+def test_f18_records_that_an_owner_has_no_room_for_are_delivered_again_later() -> None:
+    drive = driver(make_spec(MAP_REDUCE), w0=1)
+    launch = drive.newest(MAP)[2]
+    drive.done(drive.newest(MAP))
+    drive.commit_failed("w0", launch, no_room=True)
+    assert not drive.told(Launch)
+    drive.now += 0.6
+    drive.tick()
+    assert len(drive.told(Launch)) == 1
+    drive.drain()
+    assert drive.ended["job"].state == "succeeded"
+
+
+def test_input_that_is_damaged_although_no_task_made_it_is_read_again() -> None:
+    drive = driver(make_spec(), w0=1)
+    drive.fail(drive.newest(MAP), "it arrived damaged", damaged=True)
+    assert len(drive.told(Launch)) == 1
+    drive.drain()
 
 
 def test_too_many_different_counters_fail_the_job() -> None:
@@ -249,7 +352,7 @@ def test_commits_that_fail_four_times_fail_the_job() -> None:
         entry = drive.newest(MAP)
         drive.done(entry)
         drive.commit_failed("w0", entry[2])
-    assert drive.ended["job"].reason == f"{MAP} failed 4 times: the disk is full"
+    assert drive.ended["job"].reason == f"{MAP} failed 4 times: the disk is broken"
 
 
 def test_frames_that_never_arrive_are_given_up() -> None:
@@ -647,6 +750,9 @@ def test_a_reduce_task_runs_where_its_partition_is_and_may_read_all_of_it() -> N
 # --- any life ----------------------------------------------------------------------------------
 
 
+KINDS = ("fatal", "damaged", "no_room", "crashed")  # of failures
+
+
 class Lives(RuleBasedStateMachine):
     """Workers come and go, jobs come, and any attempt that ever was reports anything, at any time.
 
@@ -669,6 +775,10 @@ class Lives(RuleBasedStateMachine):
     def lose(self, worker: str) -> None:
         self.drive.handle(WorkerLost(worker))
 
+    @rule(workers=st.sets(st.sampled_from(["w0", "w1", "w2"])))
+    def have_no_room_for_another_job(self, workers: set[str]) -> None:
+        self.drive.full = workers
+
     @precondition(lambda self: len(self.drive.scheduler.jobs) < 2)
     @rule(spec=specs())
     def submit(self, spec: JobSpec) -> None:
@@ -690,7 +800,7 @@ class Lives(RuleBasedStateMachine):
         self.drive.tick()
 
     @precondition(lambda self: self.drive.launches)
-    @rule(data=st.data(), what=st.sampled_from(["done", "fail", "fatal", "progress"]))
+    @rule(data=st.data(), what=st.sampled_from(["done", "fail", *KINDS, "progress"]))
     def any_attempt_reports(self, data: st.DataObject, what: str) -> None:
         entry = data.draw(st.sampled_from(self.drive.launches))
         if data.draw(st.integers(0, 9)) == 0:
@@ -699,7 +809,9 @@ class Lives(RuleBasedStateMachine):
         self._report(entry, what)
 
     @precondition(lambda self: self.drive.launches)
-    @rule(what=st.sampled_from(["done", "done", "done", "fail", "progress"]), back=st.integers(0, 3))
+    @rule(
+        what=st.sampled_from(["done", "done", "done", "fail", "no_room", "progress"]), back=st.integers(0, 3)
+    )
     def a_recent_attempt_reports(self, what: str, back: int) -> None:
         self._report(self.drive.launches[-1 - min(back, len(self.drive.launches) - 1)], what)
 
@@ -712,7 +824,7 @@ class Lives(RuleBasedStateMachine):
         elif what == "progress":
             commands = drive.progress(entry)
         else:
-            commands = drive.fail(entry, fatal=what == "fatal")
+            commands = drive.fail(entry, **({what: True} if what in KINDS else {}))
         self._check_stale(current, before, commands)
 
     @precondition(lambda self: self.drive.launches)

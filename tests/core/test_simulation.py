@@ -36,7 +36,9 @@ from zmqmr.messages import (
     Kill,
     Launch,
     Opened,
+    OpenFailed,
     OpenJob,
+    OwnerLost,
 )
 
 Record = tuple[int, int]  # split, number in the split
@@ -46,6 +48,7 @@ RECORDS = 4  # in a split
 LONGEST = 2000.0  # virtual seconds; a job that lasts longer hangs
 DEATHS = 2  # losses that a task survives
 FAILURES = 3  # of a task; it survives as many
+FULL = 2  # times that a worker has no room for a job
 
 SHAPES = [
     [MAP_ONLY],
@@ -80,6 +83,8 @@ class Agent:
         self.world, self.name, self.epoch, self.slots = world, name, epoch, slots
         self.alive = True
         self.connected = True  # to the coordinator
+        self.has_opened = False  # the job
+        self.ended: dict[int, int] = {}  # stage -> version of the owners that nothing is wanted for
         self.running: set[Key] = set()
         self.output: dict[Key, list[Record]] = {}  # of attempts that write part files
         self.held: dict[tuple[int, str, int], dict[int, list[list[Record]]]] = {}
@@ -109,21 +114,33 @@ class Agent:
         elif isinstance(message, Kill):
             self._end_attempt(message.task, message.attempt, "killed")
         elif isinstance(message, Commit):
+            if message.frames:
+                self.ended.pop(message.stage, None)
             self.waiting.append(message)
             self._commit_what_is_complete()
         elif isinstance(message, Discard):
             self._discard(message)
         elif isinstance(message, EndStage):
-            self._end_stage(message.stage)
+            self._end_stage(message.stage, message.version)
         elif isinstance(message, EndJob):
             self.running.clear()
+        elif isinstance(message, OwnerLost):
+            assert not self.world.is_alive(message.shuffle) or not self.world.is_known(message.shuffle)
         else:
             assert isinstance(message, OpenJob)
-            self.report(Opened(message.spec.job, self.epoch, tuple(sorted(self.spools))))
+            self._open(message.spec.job)
+
+    def _open(self, job: str) -> None:
+        if self.has_opened or not self.world.may_be_full(self.name):
+            self.has_opened = True
+            self.report(Opened(job, self.epoch, tuple(sorted(self.spools))))
+        else:
+            self.report(OpenFailed(job, self.epoch, Failure("no room for the job", no_room=True)))
 
     # --- attempts ----------------------------------------------------------------------------
 
     def _launch(self, launch: Launch) -> None:
+        assert self.has_opened
         self.running.add((launch.task, launch.attempt))
         if launch.replay:
             self.world.later(0.01, lambda: self._replay(launch))
@@ -151,7 +168,7 @@ class Agent:
         if not self.alive or key not in self.running:
             return
         if self.world.may_fail(launch.task, 0.1):
-            self._end_attempt(*key, "bad luck")
+            self._end_attempt(*key, "bad luck", no_room=self.world.chance(0.5))
             return
         if launch.source is not None and self.world.may_fail(launch.task, 0.05):
             self._drop_partition(launch)
@@ -177,7 +194,7 @@ class Agent:
         if not self.alive or (launch.task, launch.attempt) not in self.running:
             return
         spool = self.spools.get(launch.task)
-        if spool is None or self.world.chance(0.1):
+        if spool is None or self.world.may_lose_spool():
             self.spools.pop(launch.task, None)
             self._end_attempt(launch.task, launch.attempt, "no such spool")
             return
@@ -207,15 +224,17 @@ class Agent:
             undelivered=tuple(undelivered),
         )
 
-    def _end_attempt(self, task: str, attempt: int, reason: str, damaged: bool = False) -> None:
+    def _end_attempt(self, task: str, attempt: int, reason: str, **kind: bool) -> None:
         if (task, attempt) in self.running:
             self.running.discard((task, attempt))
-            failure = Failure(reason, damaged=damaged)
+            failure = Failure(reason, **kind)
             self.report(AttemptFailed("job", task, attempt, self.epoch, failure))
 
     # --- commits -----------------------------------------------------------------------------
 
     def take_frame(self, launch: Launch, partition: int, sequence: int, frame: list[Record]) -> None:
+        if launch.version <= self.ended.get(launch.stage, -1):
+            return  # it comes late
         held = self.held.setdefault((launch.stage, launch.task, launch.attempt), {}).setdefault(partition, [])
         if sequence == len(held):
             held.append(frame)
@@ -230,7 +249,7 @@ class Agent:
 
     def _commit(self, commit: Commit, held: dict[int, list[list[Record]]]) -> None:
         if self.world.may_fail(commit.task, 0.05):
-            failure = Failure("the disk is full")
+            failure = Failure("the disk is full", no_room=True)
             self.report(CommitFailed(commit.job, commit.task, commit.attempt, self.epoch, failure))
             return
         key = commit.task, commit.attempt
@@ -263,7 +282,8 @@ class Agent:
             if (commit.task, commit.attempt) != (message.task, message.attempt)
         ]
 
-    def _end_stage(self, stage: int) -> None:
+    def _end_stage(self, stage: int, version: int) -> None:
+        self.ended[stage] = version
         self.waiting = [commit for commit in self.waiting if commit.stage != stage]
         self.applied = {entry for entry in self.applied if entry[0] != stage}
         for table in (self.held, self.partitions):
@@ -285,6 +305,7 @@ class World:
         self.registered: dict[tuple[str, int], Agent] = {}  # whom the coordinator means by a name and epoch
         self.lose_frames = self.chance(0.3)
         self._failures: Counter[str] = Counter()
+        self._full: Counter[str] = Counter()
         self._deaths = 0
         self._epochs = itertools.count(1)
         self._sequence = itertools.count()
@@ -302,6 +323,16 @@ class World:
             return False
         self._failures[task] += 1
         return True
+
+    def may_be_full(self, worker: str) -> bool:
+        """Whether a worker's drive has no room for the job now; less often than a job gives up for."""
+        if self._full[worker] == FULL or not self.chance(0.15):
+            return False
+        self._full[worker] += 1
+        return True
+
+    def may_lose_spool(self) -> bool:
+        return self.chance(0.1)
 
     # --- time and network --------------------------------------------------------------------
 
@@ -337,6 +368,9 @@ class World:
 
     def is_alive(self, endpoint: str) -> bool:
         return any(agent.endpoint == endpoint and agent.alive for agent in self.agents.values())
+
+    def is_known(self, endpoint: str) -> bool:
+        return any(worker.shuffle == endpoint for worker in self.scheduler.workers.values())
 
     def _handle(self, event: Any) -> None:
         for command in self.scheduler.handle(event, self.now):

@@ -83,7 +83,8 @@ def test_a_shelf_keeps_a_spool_with_its_report_and_hands_it_on(tmp_path: Path) -
     assert shelf.list_keys() == ["key"] and not (tmp_path / "spool").exists()
     assert shelf.report("key") == REPORT
 
-    other.take_over(shelf, ["key", "no such key"])
+    for key in ("key", "no such key"):
+        other.take_over(shelf, key)
     assert (shelf.list_keys(), other.list_keys()) == ([], ["key"])
     assert other.report("key") == REPORT
     assert read(Path(other.path("key"))) == expected

@@ -10,6 +10,10 @@ from differential.harness import SMALL, Result, run_stock, run_zmqmr
 
 Compare = Callable[..., Result]
 
+# Each substep of each task, and each run of a combiner, starts an interpreter: a few of them tell as much.
+LARGER = {"ZMQMR_SPLIT_BYTES": "9000", "ZMQMR_SPLIT_FLOOR_BYTES": "9000", "ZMQMR_COMBINE_VALUES": "400"}
+PROCESSES = SMALL | LARGER
+
 CHAINS = [
     "m",
     "m,m,m",
@@ -112,17 +116,18 @@ def test_a_raw_mapper_finds_a_gz_file_decompressed(compare: Compare, tmp_path: P
     ],
 )
 def test_commands_as_substeps(compare: Compare, text: Path, shape: str) -> None:
-    compare("commands", ["--shape", shape], [text], runner="local")
+    compare("commands", ["--shape", shape], [text], runner="local", settings=PROCESSES)
 
 
 @pytest.mark.parametrize("where", ["mapper", "combiner", "reducer"])
 @pytest.mark.parametrize("command", ["cat", "grep nosuchword"])
 def test_filters_before_substeps(compare: Compare, text: Path, where: str, command: str) -> None:
-    compare("filters", ["--where", where, "--filter", command], [text], runner="local")
+    args = ["--where", where, "--filter", command]
+    compare("filters", args, [text], runner="local", settings=PROCESSES)
 
 
 def test_a_filter_takes_lines_away(compare: Compare, text: Path) -> None:
-    compare("filters", ["--filter", "grep e | grep -v a"], [text], runner="local")
+    compare("filters", ["--filter", "grep e | grep -v a"], [text], runner="local", settings=PROCESSES)
 
 
 def test_each_task_starts_with_the_state_of_the_import(tmp_path: Path) -> None:

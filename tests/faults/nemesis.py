@@ -81,10 +81,15 @@ class Run:
 
     def await_one(self, what: str) -> int:
         """The process of a part as soon as there is one."""
-        wait_until(lambda: getattr(self, what)() or self.process.poll() is not None, self.story)
-        pid: int = getattr(self, what)()
-        assert pid, self.story()
-        return pid
+        found: list[int] = []
+
+        def is_there() -> bool:
+            found[:] = [getattr(self, what)()]
+            return bool(found[0]) or self.process.poll() is not None
+
+        wait_until(is_there, self.story)
+        assert found[0], self.story()
+        return found[0]
 
     def sockets(self) -> list[Path]:
         """The sockets of the session."""

@@ -281,7 +281,7 @@ def test_f18_a_spill_drive_with_room_again_lets_the_job_go_on(small_disk: Path, 
     """Something else fills the drive for a while; the attempts that fail meanwhile are run again."""
     text = _big_text(tmp_path / "big.txt")
     ballast = tmp_path / "drive" / "ballast"
-    args = ["-D", "mapreduce.map.maxattempts=900", "-D", "mapreduce.reduce.maxattempts=900"]
+    args = ["-D", "mapreduce.map.maxattempts=9", "-D", "mapreduce.reduce.maxattempts=9"]
     args += ["--pause", "0.003"]
     settings = {"ZMQMR_SPLIT_FLOOR_BYTES": "200000", "ZMQMR_PARTITION_BYTES": "400000"}
     run = Run(FaultPlace(small_disk, tmp_path), tmp_path / "out", [text], args, settings)

@@ -30,8 +30,9 @@ def frames() -> object:
 
 
 @pytest.mark.parametrize("seed", [1, random.SystemRandom().randrange(10**6)], ids=["1", "drawn"])
-def test_f16_twenty_thousand_frames_harm_neither_the_job_nor_its_processes(seed: int) -> None:
-    command = [sys.executable, str(SCRIPTS / "fuzz.py"), "--count", "20000", "--seed", str(seed)]
+@pytest.mark.parametrize("where", [[], ["--tcp"]], ids=["one machine", "over tcp with keys"])
+def test_f16_ten_thousand_frames_harm_neither_the_job_nor_its_processes(where: list[str], seed: int) -> None:
+    command = [sys.executable, str(SCRIPTS / "fuzz.py"), "--count", "10000", "--seed", str(seed), *where]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "output and counters exact" in ended.stdout

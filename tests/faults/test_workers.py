@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from differential.harness import Result
-from faults.nemesis import MANY_TASKS, FaultPlace, Run, chance, is_alive, oracle, stop_for
+from faults.nemesis import MANY_TASKS, WORDS, FaultPlace, Run, chance, is_alive, oracle, stop_for
 from process.places import wait_until
 
 BRISK = MANY_TASKS | {"ZMQMR_HEARTBEAT_SECONDS": "0.2"}  # a silent worker is given up after a second
@@ -28,6 +28,34 @@ def test_f2_a_killed_agent_takes_its_children_along_and_the_job_goes_on(
     wait_until(lambda: not any(map(is_alive, [executor, *attempts])), run.story)
     result = run.assert_same_as(expected)
     assert "failed on host" not in result.stderr, "a lost worker was charged to a task"
+
+
+def test_f2_the_next_agent_runs_no_finished_task_again(
+    place: FaultPlace, words: Path, tmp_path: Path, expected: Result
+) -> None:
+    run = Run(place, tmp_path / "out", [words], [*SLOW, "--num-cores", "2"])
+    run.await_executions(9, "mapper")
+    os.kill(run.await_one("agent"), signal.SIGKILL)
+    run.assert_same_as(expected)
+    launches = Counter(task for task, _, _ in run.executions("mapper"))
+    again = [task for task, times in launches.items() if times > 1]
+    assert len(again) <= 4, f"more than two that ran and two that ended were run again: {again}"
+
+
+def test_f2_tasks_of_the_next_agent_import_what_those_of_the_first_did(
+    place: FaultPlace, words: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "libraries").mkdir()
+    (tmp_path / "libraries" / "only_on_pythonpath.py").write_text("FACTOR = 3\n")
+    job = tmp_path / "job.py"
+    job.write_text(WORDS.read_text().replace("import os\n", "import os\nimport only_on_pythonpath\n", 1))
+    paths = [str(tmp_path / "libraries"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    settings = MANY_TASKS | {"PYTHONPATH": os.pathsep.join(paths)}
+    run = Run(place, tmp_path / "out", [words], ["--tell", place.notes, *SLOW], settings, job)
+    run.await_executions(3)
+    os.kill(run.await_one("agent"), signal.SIGKILL)
+    result = run.end()
+    assert result.rc == 0, result.stderr
 
 
 def test_f2_agents_killed_at_random_moments(
@@ -88,6 +116,19 @@ def test_f4_a_frozen_executor_is_replaced(
     result = run.assert_same_as(expected)
     assert "mapreduce.task.timeout" in result.stderr
     assert not is_alive(executor)
+
+
+def test_f1_a_hangup_that_reaches_the_executor_is_not_its_business(
+    place: FaultPlace, words: Path, tmp_path: Path, expected: Result
+) -> None:
+    """A terminal that closes says so to every process that began in it."""
+    run = Run(place, tmp_path / "out", [words], SLOW)
+    run.await_executions(2)
+    executor = run.await_one("executor")
+    os.kill(executor, signal.SIGHUP)
+    run.await_executions(4)
+    assert is_alive(executor)
+    assert "Traceback" not in run.assert_same_as(expected).stderr
 
 
 def test_f5_an_agent_that_hangs_while_its_sockets_live_is_given_up_and_replaced(

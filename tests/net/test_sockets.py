@@ -4,7 +4,7 @@ import os
 import time
 from pathlib import Path
 
-from zmqmr.net.sockets import acknowledge, context, hand_over, shuffle_client, shuffle_server
+from zmqmr.net.sockets import acknowledge, context, hand_over, send_frame, shuffle_client, shuffle_server
 
 FRAMES = 300  # many more than both high-water marks take
 
@@ -13,8 +13,8 @@ def _send_frames(endpoint: str) -> None:
     zmq_context = context()
     socket = shuffle_client(zmq_context, endpoint, 16, 1024)
     for number in range(FRAMES):
-        socket.send(b"%d" % number)
-    hand_over(socket)
+        send_frame(socket, [b"%d" % number], endpoint)
+    hand_over(socket, endpoint)
     socket.close()
     zmq_context.term()
 

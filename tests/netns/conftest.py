@@ -47,20 +47,26 @@ class Ring:
 
     def executions(self, kind: str = "") -> list[str]:
         """The attempts that began, in order: attempt ids of mrjob. `kind`: mapper or reducer."""
+        return [attempt for attempt, _ in self.processes(kind)]
+
+    def processes(self, kind: str = "") -> list[tuple[str, int]]:
+        """Those, each with its process."""
         path = self.place.notes / "executions"
         lines = path.read_text().splitlines() if path.exists() else []
-        return [line.split()[1] for line in lines if line.startswith(kind)]
+        return [(words[1], int(words[2])) for words in map(str.split, lines) if words[0].startswith(kind)]
 
 
 @pytest.fixture
-def ring(wires: Network, tmp_path: Path, words: Path) -> Iterator[Ring]:
-    """Coordinator and workers, ended in order after the test; nothing may be left then."""
+def ring(wires: Network, tmp_path: Path, words: Path, request: pytest.FixtureRequest) -> Iterator[Ring]:
+    """Coordinator and workers, ended in order after the test; nothing may be left then. The parameter, if
+    there is one: settings beside the usual."""
     notes = tmp_path / "notes"
     notes.mkdir()
     keys = key_directory(tmp_path)
     with TemporaryDirectory() as folder:
         place = FaultPlace(Path(folder), notes)
         cluster = Cluster(place, keys)
+        cluster.settings |= getattr(request, "param", {})
         try:
             cluster.start_coordinator(wires.hosts["coordinator"])
             for name in WORKERS:

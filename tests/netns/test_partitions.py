@@ -5,8 +5,10 @@ Heartbeats are quick here: a worker is lost after 3 seconds, and begins anew whe
 
 import os
 import signal
+from collections import Counter
 from pathlib import Path
 
+import pytest
 from differential.harness import Result, run_stock
 from faults.nemesis import WORDS, is_alive
 from netns.conftest import Ring
@@ -60,6 +62,19 @@ def test_f10_a_worker_behind_a_partition_is_given_up_and_comes_back_as_a_new_one
     ring.cluster.again("w1")
     ring.cluster.await_workers("w1")
     job.assert_same_as(expected, ring.cluster)
+
+
+@pytest.mark.parametrize("ring", [{"ZMQMR_ANSWER_SECONDS": "600"}], indirect=True)
+def test_f10_attempts_do_not_wait_for_a_worker_that_was_given_up(ring: Ring, expected: Result) -> None:
+    """They would wait for ten minutes, and the job is given one: its client says that it hangs."""
+    job = ring.submit(*SLOW_MAPS)
+    await_begun(ring)
+    ring.wires.cut("w1")
+    try:
+        job.assert_same_as(expected, ring.cluster)
+    finally:
+        ring.wires.mend("w1")
+    assert ring.cluster.await_ended("w1") == EXIT_UNREACHABLE
 
 
 def test_f11_a_worker_that_hears_but_is_not_heard_ends_by_itself(ring: Ring, expected: Result) -> None:
@@ -140,6 +155,21 @@ def test_f4_a_worker_that_was_stopped_is_refused_when_it_goes_on_and_begins_anew
     wait_until(lambda: not is_alive(agent))
     ring.cluster.again("w1")
     job.assert_same_as(expected, ring.cluster)
+
+
+def test_f14_an_attempt_on_a_slow_host_is_overtaken_by_one_on_another(ring: Ring, expected: Result) -> None:
+    """So slow that it does nothing at all, while its agent lives."""
+    job = ring.submit("--pause", "0.01")
+    await_begun(ring, 6)
+    slow, process = next(each for each in reversed(ring.processes("mapper")) if is_alive(each[1]))
+    os.kill(process, signal.SIGSTOP)
+    ended = job.assert_same_as(expected, ring.cluster)
+    wait_until(lambda: not is_alive(process))
+    assert ended["failures"] == []
+    tasks = Counter(attempt.rpartition("_")[0] for attempt in ring.executions("mapper"))
+    assert [task for task, times in tasks.items() if times > 1] == [slow.rpartition("_")[0]]
+    assert max(tasks.values()) == 2
+    assert set(ring.cluster.workers()) == {"w0", "w1", "w2"}, "no worker is lost for it"
 
 
 def test_f7_a_coordinator_that_was_killed_takes_the_job_up_where_it_was(ring: Ring, expected: Result) -> None:

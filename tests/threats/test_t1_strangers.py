@@ -24,7 +24,7 @@ from zmqmr.messages import (
 from zmqmr.net import gate
 from zmqmr.net.curve import load_keys
 from zmqmr.net.gate import Gate
-from zmqmr.net.sockets import context, control_server, shuffle_client, worker_identity
+from zmqmr.net.sockets import PATIENCE, context, control_server, shuffle_client, worker_identity
 from zmqmr.settings import Settings
 
 REGISTER = Register("intruder", 1, "host", 1, 1, "tcp://127.0.0.1:1", __version__)
@@ -82,11 +82,11 @@ def test_t1_a_client_key_gets_no_connection_to_a_worker(cluster: Cluster, keys: 
     zmq_context = context()
     try:
         with pytest.raises(Exception, match="refuses this worker's key"):
-            shuffle_client(zmq_context, endpoint, 16, 1024, load_keys(str(keys), "client"), 10.0)
+            shuffle_client(zmq_context, endpoint, 16, 1024, load_keys(str(keys), "client"), PATIENCE)
     finally:
         zmq_context.term()
     shuffle_context = context()
-    shuffle_client(shuffle_context, endpoint, 16, 1024, load_keys(str(keys), "worker"), 10.0).close()
+    shuffle_client(shuffle_context, endpoint, 16, 1024, load_keys(str(keys), "worker"), PATIENCE).close()
     shuffle_context.term()
 
 

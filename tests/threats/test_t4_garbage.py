@@ -16,7 +16,7 @@ from threats.peers import answer, connected
 
 from zmqmr.messages import Attach, JobUnknown, Refused
 from zmqmr.net.curve import load_keys
-from zmqmr.net.sockets import context, shuffle_client
+from zmqmr.net.sockets import PATIENCE, context, shuffle_client
 
 GREETING = b"\xff\0\0\0\0\0\0\0\1\x7f\3\0" + b"NULL".ljust(20, b"\0") + b"\0".ljust(32, b"\0")
 CURVE = GREETING.replace(b"NULL\0", b"CURVE")
@@ -103,7 +103,7 @@ def test_t4_malformed_frames_of_a_peer_with_a_key_are_dropped_and_said_once(
     endpoint = next(iter(cluster.workers().values()))["shuffle"]
     job = cluster.submit(WORDS, [words], tmp_path / "out", ["--pause", "0.002"])
     zmq_context = context()
-    shuffle = shuffle_client(zmq_context, endpoint, 1000, 2**24, worker, 10.0)
+    shuffle = shuffle_client(zmq_context, endpoint, 1000, 2**24, worker, PATIENCE)
     with connected(cluster.endpoint, client, b"noise") as control:
         for frame in malformed(draw):
             control.send(frame)

@@ -37,10 +37,9 @@ def end_with_an_open_job(place: Path, goodbye: bytes) -> Path:
         spare=None,
     )
     job = HostedJob(spec, [str(place / "data")], Settings(), 1, agent.epoch, "", agent.send, None)
-    part = output / "part-00000"
-    part.write_text("committed\n")
-    job._committed.append(str(part))
-    job._written_to.add(str(output))
+    aside, part = Path(job._kept.place_aside(job._plans[0], "map-0-00000-1")), output / "part-00000"
+    aside.write_text("committed\n")
+    job._kept.keep_part(str(aside), str(part), 0)
     agent.jobs[spec.job] = job
     agent.run()
     os.close(lifeline)

@@ -36,7 +36,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
 def send(partitions: Partitions, task: str, partition: int, *payloads: bytes, attempt: int = 1) -> FrameCount:
     """An attempt's frames arrive."""
     for sequence, payload in enumerate(payloads):
-        partitions.receive(FrameHeader("job", 0, task, attempt, partition, sequence, 0), payload)
+        partitions.receive(FrameHeader("job", 0, task, attempt, 1, partition, sequence, 0), payload)
     content = b"".join(payloads)
     return FrameCount(partition, len(payloads), len(content), crc32(content))
 
@@ -130,7 +130,7 @@ def test_a_commit_waits_until_all_frames_are_there(make: Make) -> None:
 def test_a_missing_frame_fails_the_commit_and_nothing_of_it_gets_in(make: Make) -> None:
     partitions = make()
     good = send(partitions, "map-0-00000", 0, b"a\t1\n")
-    header = FrameHeader("job", 0, "map-0-00000", 1, 1, 1, 0)
+    header = FrameHeader("job", 0, "map-0-00000", 1, 1, 1, 1, 0)
     with pytest.raises(SpillError, match=r"frame 1 .* when 0 was next") as caught:
         partitions.receive(header, b"b\t1\n")
     partitions.refuse(header, caught.value)
@@ -233,6 +233,24 @@ def test_removing_ends_the_sorts_that_run(make: Make, tmp_path: Path) -> None:
     assert len(partitions.descriptors) == 2, "no more sorts at a time than allowed"
     partitions.remove()
     assert partitions.descriptors == []
+
+
+def test_f20_nothing_is_left_of_a_partition_that_is_made_again(make: Make, tmp_path: Path) -> None:
+    """One of its sorts has just ended, the other one still runs."""
+    program = tmp_path / "sometimes-slow-sort"
+    program.write_text(f'#!/bin/sh\nif mkdir {tmp_path}/flag; then exec sort "$@"; fi\nexec sleep 1000\n')
+    program.chmod(0o755)
+    partitions = make(sort=(str(program),), run_bytes=1)
+    partitions.commit("map-0-00000", 1, [send(partitions, "map-0-00000", 0, b"a\t1\n")])
+    (ended,) = partitions.descriptors
+    select.select([ended], [], [])
+    partitions.commit("map-0-00001", 1, [send(partitions, "map-0-00001", 0, b"b\t1\n")])
+    assert len(partitions.descriptors) == 2
+    partitions.reset(0)
+    wait_for_sorts(partitions)
+    assert list((tmp_path / "shuffle").iterdir()) == [] and partitions.seals == {}
+    partitions.commit("map-0-00002", 1, [send(partitions, "map-0-00002", 1, b"c\t1\n")])
+    assert partitions.volume(0) == 0 and partitions.volume(1) == 4
 
 
 @pytest.mark.parametrize("damage", ["a bit flips", "it is cut", "something is added"])

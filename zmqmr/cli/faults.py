@@ -212,7 +212,7 @@ def _send_garbage(target: Target, draw: random.Random) -> bool:
 def _garbage(job: str, draw: random.Random) -> list[bytes]:
     """A message that is damaged, nobody's or nothing at all, by chance."""
     task = f"map-0-{draw.randrange(_TASKS):05d}"
-    records = pack(job, 0, task, 1, draw.randrange(2), draw.randrange(2), b'"drill"\t1\n')
+    records = pack(job, 0, task, 1, 1, draw.randrange(2), draw.randrange(2), b'"drill"\t1\n')
     report = draw.choice([encode(Committed(job, task, 1, 0)), encode(Heartbeat(0))])
     match draw.randrange(6):
         case 0:

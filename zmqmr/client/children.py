@@ -41,10 +41,10 @@ def _agent(arguments: dict[str, Any]) -> None:
 
     name_process("zmqmr-agent")
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    _outlive_terminal()  # the executor too
 
     # Forked before the agent has a ZeroMQ context, whose threads no fork may have.
     spare = ExecutorProcess.fork(close=[arguments["lifeline"]])
-    _outlive_terminal()
     run_agent({**arguments, "spare": spare})
 
 

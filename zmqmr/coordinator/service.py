@@ -380,7 +380,10 @@ class Coordinator:
             return
         self._handle(Reported(name, message))
         if isinstance(message, Heartbeat):
-            self._send(peer, Resync(worker.epoch) if worker.resuming else Beat(worker.epoch))
+            self._send(
+                peer,
+                Resync(worker.epoch, self._scheduler.restarts) if worker.resuming else Beat(worker.epoch),
+            )
 
     def _tick(self) -> None:
         began = time.monotonic()

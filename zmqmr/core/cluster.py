@@ -26,6 +26,7 @@ class Cluster:
         self.workers: dict[str, Worker] = {}
         self.jobs: dict[str, Job] = {}
         self.ended: OrderedDict[str, JobEnded] = OrderedDict()  # the newest, for clients that ask late
+        self.restarts = 0  # of the coordinator, since the beginning of its journal
         self._commands: list[Command] = []
         self._now = 0.0
         self._idle: list[tuple[int, str]] = []  # heap of (-free slots, worker); entries may be out of date
@@ -47,6 +48,8 @@ class Cluster:
         waiting = "" if self.workers else "no worker has joined"
         if self.workers and all(worker.draining for worker in self.workers.values()):
             waiting = "all workers are being drained"
+        elif self.workers and len(job.unopened) == len(self.workers):
+            waiting = "no worker can open the job yet"
         return JobUpdate(job.spec.job, job.progress(), slots, len(self.workers), waiting)
 
     def _note(self, job: Job, task: Task, what: str) -> None:
@@ -71,9 +74,10 @@ class Cluster:
         step = job.spec.steps[plan.step]
         return step.reduce_attempts if plan.kind == "reduce" else step.map_attempts
 
-    def _ring(self) -> list[str]:
-        """The workers that may own partitions, in the order of their names, each once for a slot."""
-        staying = sorted(name for name, worker in self.workers.items() if not worker.draining)
+    def _ring(self, job: Job) -> list[str]:
+        """The workers that may own a job's partitions, in the order of their names, each once for a slot."""
+        able = (worker for name, worker in self.workers.items() if name not in job.unopened)
+        staying = sorted(worker.name for worker in able if not worker.draining)
         return [name for name in staying for _ in range(self.workers[name].slots)]
 
     # --- slots -------------------------------------------------------------------------------

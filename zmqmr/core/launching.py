@@ -135,6 +135,7 @@ class Launching(Cluster):
                 source=plan.source,
                 partitions=plan.partitions,
                 owners=self._endpoints(stage, task),
+                version=stage.version,
                 tasks=plan.tasks,
                 input_bytes=self._input_bytes(job, stage, task),
                 replay=replay,

@@ -27,6 +27,11 @@ class StagePlan:
         return f"{self.kind}-{self.number}-{number:05d}"
 
 
+def stage_of(task: str) -> int:
+    """The number of the stage that a task is of, from its name; ValueError when it is no task's."""
+    return int(task.split("-")[1])
+
+
 def runs_as_command(spec: JobSpec, substep: Substep | None) -> bool:
     """Whether a substep runs as a subprocess of its own, fed with lines."""
     if substep is None:

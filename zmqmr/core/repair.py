@@ -7,8 +7,8 @@ own input, which may have to be made again in the same way, down to the job's in
 """
 
 from zmqmr.core.launching import Launching
-from zmqmr.core.state import Attempt, Job, Stage, Task, TaskState
-from zmqmr.messages import EndJob, EndStage
+from zmqmr.core.state import Attempt, Job, Stage, Task, TaskState, Worker
+from zmqmr.messages import EndJob, EndStage, OwnerLost
 
 LOST_WHILE_EXECUTING = 3  # workers that a task may lose
 RESTARTS = 3  # of a job whose tasks yield other records each time
@@ -40,9 +40,9 @@ class Repair(Launching):
             self._reopen_parts(source, needed)
 
     def _own(self, job: Job, stage: Stage, partitions: list[int]) -> None:
-        """Partitions go round the slots of all workers that stay, in the order of their names; without one
-        the job is not settled."""
-        ring = self._ring()
+        """Partitions go round the slots of all workers that stay and can open the job, in the order of their
+        names; without one the job is not settled."""
+        ring = self._ring(job)
         if partitions and not ring:
             job.settled = False
         elif partitions:
@@ -54,12 +54,16 @@ class Repair(Launching):
             if task.state is TaskState.DONE and task.worker is None:
                 stage.reopen(task)
 
-    def _lose_worker_of(self, job: Job, name: str, host: str) -> None:
+    def _lose_worker_of(self, job: Job, worker: Worker) -> None:
         """A worker is gone, with all that it ran and held for a job."""
+        name = worker.name
         job.opened.discard(name)
+        job.unopened.pop(name, None)
         for task, attempt in job.attempts():
-            if attempt.worker == name and not self._lose_attempt(job, task, attempt, host):
+            if attempt.worker == name and not self._lose_attempt(job, task, attempt, worker.host):
                 return
+        for sender in sorted({attempt.worker for _, attempt in job.attempts()}):
+            self._tell(sender, OwnerLost(job.spec.job, worker.shuffle))
         for stage in job.stages:
             stage.disown([number for number, owner in enumerate(stage.owners) if owner == name])
             for task in stage.tasks:
@@ -86,8 +90,7 @@ class Repair(Launching):
     def _lose_input(self, job: Job, task: Task) -> None:
         """What a task read is damaged: it is made again."""
         source = job.source(job.stages[task.stage])
-        if source is None:
-            return
+        assert source is not None
         if source.plan.partitions:
             source.disown([task.number])
         elif source.tasks[task.number].state is TaskState.DONE:
@@ -97,7 +100,7 @@ class Repair(Launching):
     def _free(self, job: Job, stage: Stage) -> None:
         """Every task that reads the stage is done: nobody needs its partitions."""
         for name in self.workers:
-            self._tell(name, EndStage(job.spec.job, stage.plan.number))
+            self._tell(name, EndStage(job.spec.job, stage.plan.number, stage.version))
         stage.disown(range(stage.plan.partitions))
 
     def _begin_anew(self, job: Job, task: Task) -> None:

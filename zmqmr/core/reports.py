@@ -13,12 +13,20 @@ from zmqmr.messages import (
     Discard,
     Failure,
     FrameCount,
+    Notice,
     Opened,
     OpenFailed,
     RecordAt,
 )
 
+OPENINGS = 4  # failures of each worker to open a job that nobody has opened, before it fails
+ROOM_SECONDS, MOST_ROOM_SECONDS = 0.5, 30.0  # to wait for room on a full drive: doubles with each failure
 UNREACHABLE = 4  # times that what a task yielded could not be delivered, before its job fails
+
+
+def _delay(failures: int) -> float:
+    """Seconds until what failed so often for want of room is tried again; anything else is tried at once."""
+    return min(MOST_ROOM_SECONDS, ROOM_SECONDS * 2.0 ** min(failures - 1, 16))
 
 
 class Reports(Repair):
@@ -33,6 +41,7 @@ class Reports(Repair):
 
     def _opened(self, worker: Worker, job: Job, report: Opened) -> None:
         job.opened.add(worker.name)
+        job.unopened.pop(worker.name, None)
         found = False
         for name in report.kept:
             task = job.by_name.get(name)
@@ -42,13 +51,37 @@ class Reports(Repair):
                     job.stages[task.stage].reused += 1
         if found or not job.settled:
             self._settle(job)
-            self._advance(job)
+        self._advance(job)  # there may be nothing to do
         self._offer(worker)
 
     def _open_failed(self, worker: Worker, job: Job, report: OpenFailed) -> None:
+        """A worker cannot run the job. If no other one could, that is its end; otherwise those that can go on
+        without it, and it is asked again."""
+        failure = report.failure
+        if worker.name in job.opened and not failure.fatal:
+            return  # it came late
+        times = job.unopened.get(worker.name, (0, 0.0))[0] + 1
+        job.unopened[worker.name] = times, self._now + _delay(times)
+        if not failure.fatal and not self._nobody_opens(job):
+            self._do_without(worker, job, failure, times)
+            return
         if job.stage.tasks:
-            self._explain(worker, job, job.stage.tasks[0], report.failure, final=True)
-        self._end(job, "failed", report.failure.reason)
+            self._explain(worker, job, job.stage.tasks[0], failure, final=True)
+        self._end(job, "failed", failure.reason)
+
+    def _nobody_opens(self, job: Job) -> bool:
+        return not job.opened and all(
+            job.unopened.get(name, (0, 0.0))[0] >= OPENINGS for name in self.workers
+        )
+
+    def _do_without(self, worker: Worker, job: Job, failure: Failure, times: int) -> None:
+        if times == 1:
+            text = f"{worker.name} on {worker.host}: {failure.reason}; it is asked again, others go on"
+            self._inform(job, Notice(job.spec.job, text))
+        for stage in job.stages:
+            stage.disown([number for number, owner in enumerate(stage.owners) if owner == worker.name])
+        self._settle(job)
+        self._commit_without(job, worker.name)
 
     # --- attempts ----------------------------------------------------------------------------
 
@@ -288,6 +321,16 @@ class Reports(Repair):
             del job.active[task.name]
         self._queue(job, task)
 
+    def _commit_without(self, job: Job, name: str) -> None:
+        """Commits that a worker took part in go on with the others: it is lost, or could not open the job."""
+        for task in list(job.active.values()):
+            if task.state is not TaskState.COMMITTING or name not in task.awaited:
+                continue
+            if job.plans[task.stage].partitions:
+                self._take_part(name, job, task)
+            else:
+                self._give_back(job, task)
+
     # --- failures ----------------------------------------------------------------------------
 
     def _attempt_failed(self, worker: Worker, job: Job, report: AttemptFailed) -> None:
@@ -307,7 +350,7 @@ class Reports(Repair):
                 task.spool = None
             self._settle(job)
         elif self._charge(worker, job, task, failure):
-            if failure.damaged:
+            if failure.damaged and job.plans[task.stage].source is not None:
                 self._lose_input(job, task)
             elif task.state is TaskState.READY:
                 self._queue(job, task)
@@ -319,6 +362,8 @@ class Reports(Repair):
         job.stages[task.stage].failures += 1
         self._note(job, task, f"attempt {task.attempt} failed on {worker.name}: {failure.reason}")
         job.failed_on[worker.name] = job.failed_on.get(worker.name, 0) + 1
+        if failure.no_room:
+            task.wait_until = self._now + _delay(task.failures)
         task.careful = task.careful or failure.crashed
         skips = self._skip(job, task, failure)
         final = not skips and (failure.fatal or task.failures >= self._attempts_allowed(job, task))

@@ -29,6 +29,7 @@ class Restart(Reports):
             self._commands.append(Inform(event.client, JobUnknown(event.job)))
 
     def _coordinator_restarted(self, event: CoordinatorRestarted) -> None:
+        self.restarts += 1
         for worker in self.workers.values():
             worker.heard, worker.resuming = self._now, True
         for job in self.jobs.values():
@@ -40,7 +41,10 @@ class Restart(Reports):
 
     def _reconcile(self, worker: Worker, inventory: Inventory) -> bool:
         """Bring a worker and the journal's view of it together, whatever was lost in between. False when it
-        did what the journal does not know of, and must begin anew."""
+        did what the journal does not know of, and must begin anew. A worker is asked again and again: only
+        its first answer counts, since the others may not know of what it was told after that."""
+        if not worker.resuming or inventory.restarts != self.restarts:
+            return True
         if self._is_ahead(inventory):
             return False
         worker.resuming = False

@@ -192,19 +192,9 @@ class Scheduler(Restart):
             return
         for job in list(self.jobs.values()):
             job.changed = True
-            self._lose_worker_of(job, name, worker.host)
+            self._lose_worker_of(job, worker)
             if self._is_live(job):
                 self._commit_without(job, name)
-
-    def _commit_without(self, job: Job, name: str) -> None:
-        """Commits that a lost worker took part in go on with the others."""
-        for task in list(job.active.values()):
-            if task.state is not TaskState.COMMITTING or name not in task.awaited:
-                continue
-            if job.plans[task.stage].partitions:
-                self._take_part(name, job, task)
-            else:
-                self._give_back(job, task)
 
     # --- jobs --------------------------------------------------------------------------------
 
@@ -284,12 +274,18 @@ class Scheduler(Restart):
                 self._update(job)
 
     def _ask_again(self, job: Job) -> None:
-        """A connection that was made anew may have lost the first word of a job, or the answer."""
+        """A connection that was made anew may have lost the first word of a job, or the answer; and whoever
+        could not open it may be able to now."""
+        for name, (times, at) in job.unopened.items():
+            if at <= self._now and not self.workers[name].resuming:
+                job.unopened[name] = times, self._now + ASK_SECONDS
+                self._tell(name, job.opening)
         if self._now - job.asked < ASK_SECONDS or len(job.opened) == len(self.workers):
             return
         job.asked = self._now
         for worker in self.workers.values():
-            if worker.name not in job.opened and not worker.resuming:
+            known = worker.name in job.opened or worker.name in job.unopened
+            if not known and not worker.resuming:
                 self._tell(worker.name, job.opening)
 
     def _workers_missing(self, event: WorkersMissing) -> None:

@@ -216,6 +216,7 @@ class Job:
         self.current = 0
         self.settled = False  # the partitions that are needed now have owners
         self.opened: set[str] = set()  # workers that know the job
+        self.unopened: dict[str, tuple[int, float]] = {}  # those that cannot: how often, when to ask again
         self.active: dict[str, Task] = {}  # those that run or commit, by name
         self.waiting: dict[str, Task] = {}  # those that are ready, but not to be launched yet
         self.counters: list[Counters] = [{} for _ in self.spec.steps]

@@ -122,7 +122,7 @@ def unpack(
         except tarfile.TarError as error:
             raise Corrupt(f"the bundle {bundle} is not a tar file: {error}", bundle) from error
         except OSError as error:
-            if error.errno == errno.ENOSPC:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise OutOfDisk(f"no space left to unpack a job in {directory}", directory) from error
             raise
 

@@ -132,7 +132,8 @@ def _execute(path: str, argv: Sequence[str], code: Any) -> ModuleType:
     module.__dict__.update(__file__=os.path.abspath(path), __cached__=None, __builtins__=__builtins__)
     sys.modules["__main__"] = module
     sys.argv = [path, *argv]
-    sys.path[0] = os.path.dirname(os.path.realpath(path))
+    if not getattr(sys.flags, "safe_path", False):  # PYTHONSAFEPATH, from Python 3.11: there is no such place
+        sys.path[0] = os.path.dirname(os.path.realpath(path))
     exec(code, module.__dict__)
     return module
 

@@ -178,16 +178,15 @@ class Shelf:
         except msgspec.MsgspecError as error:
             raise damaged(path) from error
 
-    def take_over(self, other: "Shelf", keys: Sequence[str]) -> None:
-        """Move spools from another shelf here; those that cannot be moved stay."""
-        for key in keys:
-            with suppress(OSError):
-                os.makedirs(self.directory, exist_ok=True)
-                for suffix in (_REPORT, _SPOOL):  # a spool without its report is none
-                    shutil.move(
-                        os.path.join(other.directory, key + suffix),
-                        os.path.join(self.directory, key + suffix),
-                    )
+    def take_over(self, other: "Shelf", key: str) -> None:
+        """Move a spool from another shelf here; one that cannot be moved stays."""
+        with suppress(OSError):
+            os.makedirs(self.directory, exist_ok=True)
+            for suffix in (_REPORT, _SPOOL):  # a spool without its report is none
+                shutil.move(
+                    os.path.join(other.directory, key + suffix),
+                    os.path.join(self.directory, key + suffix),
+                )
 
     def drop(self, key: str) -> None:
         """Forget a spool."""

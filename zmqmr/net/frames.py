@@ -20,20 +20,22 @@ def largest_payload(settings: Settings) -> int:
 
 
 class FrameHeader(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """Whose records a frame holds. `sequence` counts the attempt's frames to one partition from 0."""
+    """Whose records a frame holds. `sequence` counts the attempt's frames to one partition from 0. `version`:
+    of the stage's owners that the attempt was launched with."""
 
     job: Name
     stage: Count
     task: Name
     attempt: Count
+    version: Count
     partition: Count
     sequence: Count
     crc32: Count  # of the other fields and the payload
 
     def checksum(self, payload: bytes) -> int:
         """What `crc32` must be."""
-        owner = self.job, self.stage, self.task, self.attempt, self.partition, self.sequence
-        return zlib.crc32(payload, zlib.crc32(encode(owner)))
+        owner = self.job, self.stage, self.task, self.attempt, self.version
+        return zlib.crc32(payload, zlib.crc32(encode((*owner, self.partition, self.sequence))))
 
 
 class CorruptFrame(Corrupt):
@@ -46,10 +48,17 @@ class CorruptFrame(Corrupt):
 
 
 def pack(
-    job: str, stage: int, task: str, attempt: int, partition: int, sequence: int, payload: bytes
+    job: str,
+    stage: int,
+    task: str,
+    attempt: int,
+    version: int,
+    partition: int,
+    sequence: int,
+    payload: bytes,
 ) -> list[bytes]:
     """The parts of a frame. `payload`: whole lines, each with its newline."""
-    header = FrameHeader(job, stage, task, attempt, partition, sequence, 0)
+    header = FrameHeader(job, stage, task, attempt, version, partition, sequence, 0)
     return [encode(msgspec.structs.replace(header, crc32=header.checksum(payload))), payload]
 
 

@@ -6,7 +6,8 @@ a process without keys.
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import zmq
@@ -36,10 +37,34 @@ BULK_HEARTBEAT_SECONDS = 10.0
 BULK_TIMEOUT_SECONDS = 60.0
 BULK_BUFFER_BYTES = 1024**2  # of the kernel, in each direction: what a slow link has in front of a heartbeat
 
-ANSWER_SECONDS = Settings().answer_seconds
+LOOK_SECONDS = 0.2  # between two looks at whether a wait is of any use
 
 EVERYBODY = frozenset({"client", "worker", "coordinator"})
 WORKERS = frozenset({"worker"})
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long an attempt waits for an owner: `seconds`, or until `is_lost` says that it is gone for good."""
+
+    seconds: float
+    is_lost: Callable[[], bool]
+
+    def slice(self, deadline: float) -> float:
+        """Seconds to wait until the next look; 0 when the wait is over."""
+        left = deadline - time.monotonic()
+        return 0.0 if left <= 0 or self.is_lost() else min(left, LOOK_SECONDS)
+
+    def over(self, endpoint: str) -> SpillError:
+        """Why the wait is over."""
+        if self.is_lost():
+            return SpillError(f"the owner of a partition, at {endpoint}, was lost")
+        return SpillError(
+            f"the owner of a partition, at {endpoint}, has not answered for {self.seconds:g} seconds"
+        )
+
+
+PATIENCE = Patience(Settings().answer_seconds, lambda: False)
 
 
 def context() -> "zmq.Context[zmq.Socket[bytes]]":
@@ -178,25 +203,23 @@ def shuffle_client(
     frames: int,
     payload_bytes: int,
     keys: Keys | None = None,
-    answer_seconds: float = ANSWER_SECONDS,
+    patience: Patience = PATIENCE,
 ) -> "zmq.Socket[bytes]":
-    """An attempt's connection to an owner. A full connection blocks the sender: backpressure. When
-    there is no room for `answer_seconds`, sending raises zmq.Again.
-
-    Call `hand_over` before it is closed: libzmq drops what a receiver that is at its high-water mark has
-    not read when the sender goes, whatever the sender's linger. SpillError when the owner does not answer."""
+    """An attempt's connection to an owner. Send with `send_frame`, and call `hand_over` before it is closed:
+    libzmq drops what a receiver that is at its high-water mark has not read when the sender goes, whatever
+    the sender's linger. SpillError when the owner does not answer."""
     check_safe(endpoint, keys is not None)
-    deadline = time.monotonic() + answer_seconds
+    deadline = time.monotonic() + patience.seconds
     for key in itertools.cycle(keys.candidates("worker") if keys is not None and is_tcp(endpoint) else [b""]):
         socket = _bounded(context.socket(zmq.DEALER), frames, payload_bytes + FRAME_SLACK)
-        socket.set(zmq.SNDTIMEO, max(1, int(answer_seconds * 1000)))
+        socket.set(zmq.SNDTIMEO, max(1, int(patience.seconds * 1000)))
         _reconnecting(socket, endpoint)
         if is_tcp(endpoint):
             _bulk_over_tcp(socket, endpoint)
         if keys is not None and key:
             _identify(socket, keys, key)
         try:
-            if _greeted(socket, endpoint, deadline, watched=bool(key)):
+            if _greeted(socket, endpoint, patience, deadline, watched=bool(key)):
                 return socket
         except BaseException:
             socket.close()
@@ -206,7 +229,9 @@ def shuffle_client(
     raise AssertionError("a cycle of one or more does not end")
 
 
-def _greeted(socket: "zmq.Socket[bytes]", endpoint: str, deadline: float, watched: bool) -> bool:
+def _greeted(
+    socket: "zmq.Socket[bytes]", endpoint: str, patience: Patience, deadline: float, watched: bool
+) -> bool:
     """Connect, and have the owner answer: it is connected then, whatever the job does to its descriptors
     later. False when the owner has another key. SpillError when it refuses ours, or does not answer."""
     watch = Watch(socket, FAILED) if watched else None
@@ -217,12 +242,14 @@ def _greeted(socket: "zmq.Socket[bytes]", endpoint: str, deadline: float, watche
         poller.register(socket, zmq.POLLIN)
         if watch is not None:
             poller.register(watch.socket, zmq.POLLIN)
-        ready = dict(poller.poll(max(0, int((deadline - time.monotonic()) * 1000))))
+        ready: dict[Any, int] = {}
+        while not ready and (seconds := patience.slice(deadline)):
+            ready = dict(poller.poll(int(seconds * 1000) + 1))
         if socket in ready:
             socket.recv()
             return True
         if not ready:
-            raise SpillError(f"the owner of a partition, at {endpoint}, does not answer")
+            raise patience.over(endpoint)
         if watch is not None and watch.next() == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
             raise SpillError(f"the owner of a partition, at {endpoint}, refuses this worker's key")
         return False
@@ -231,12 +258,32 @@ def _greeted(socket: "zmq.Socket[bytes]", endpoint: str, deadline: float, watche
             watch.close()
 
 
-def hand_over(socket: "zmq.Socket[bytes]", answer_seconds: float = ANSWER_SECONDS) -> None:
-    """Wait until the receiver has taken every frame. SpillError when it does not answer."""
-    socket.send(b"")
-    if not socket.poll(int(answer_seconds * 1000)):
-        raise SpillError(f"the owner of a partition has not answered for {answer_seconds:g} seconds")
-    socket.recv()
+def send_frame(
+    socket: "zmq.Socket[bytes]", frame: Sequence[bytes], endpoint: str, patience: Patience = PATIENCE
+) -> None:
+    """Send a frame when the owner has room for it: backpressure. SpillError when it has none for too long."""
+    deadline = 0.0
+    while True:
+        try:
+            socket.send_multipart(frame, zmq.NOBLOCK, copy=False)
+            return
+        except zmq.Again:
+            deadline = deadline or time.monotonic() + patience.seconds
+        seconds = patience.slice(deadline)
+        if not seconds:
+            raise patience.over(endpoint)
+        socket.poll(int(seconds * 1000) + 1, zmq.POLLOUT)
+
+
+def hand_over(socket: "zmq.Socket[bytes]", endpoint: str, patience: Patience = PATIENCE) -> None:
+    """Wait until the owner has taken every frame. SpillError when it does not answer."""
+    send_frame(socket, [b""], endpoint, patience)
+    deadline = time.monotonic() + patience.seconds
+    while seconds := patience.slice(deadline):
+        if socket.poll(int(seconds * 1000) + 1):
+            socket.recv()
+            return
+    raise patience.over(endpoint)
 
 
 def acknowledge(socket: "zmq.Socket[bytes]", peer: bytes) -> None:

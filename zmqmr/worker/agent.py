@@ -27,14 +27,13 @@ from zmqmr.messages import (
     Discard,
     EndJob,
     EndStage,
-    Failure,
     Heartbeat,
     Inventory,
     Kill,
     Launch,
     Leave,
-    Opened,
     OpenJob,
+    OwnerLost,
     Refused,
     Register,
     Resync,
@@ -58,6 +57,7 @@ from zmqmr.net.sockets import (
     worker_identity,
 )
 from zmqmr.settings import Settings
+from zmqmr.worker.explain import explain_spill
 from zmqmr.worker.fetch import StoreAccess
 from zmqmr.worker.hosted import HostedJob
 from zmqmr.worker.spawn import ExecutorProcess
@@ -135,6 +135,7 @@ class Agent:
             Launch: self._launch,
             Kill: self._kill,
             Commit: self._commit,
+            OwnerLost: self._owner_lost,
             Discard: self._discard,
             EndStage: self._end_stage,
             EndJob: self._end_job,
@@ -245,7 +246,7 @@ class Agent:
                     continue
                 self.send(Committed(commit.job, commit.task, commit.attempt, self.epoch))
             except (SpillError, OSError) as error:
-                failure = Failure(str(error), path=getattr(error, "path", ""))
+                failure = explain_spill(error)
                 self.send(CommitFailed(commit.job, commit.task, commit.attempt, self.epoch, failure))
             self._commits.remove(commit)
 
@@ -293,6 +294,7 @@ class Agent:
         self.send(
             Inventory(
                 epoch=self.epoch,
+                restarts=message.restarts,
                 jobs=tuple(self.jobs),
                 running=tuple(each for running, _, _ in attempts for each in running),
                 done=tuple(each for _, done, _ in attempts for each in done),
@@ -324,7 +326,7 @@ class Agent:
                 spare,
                 self._access,
             )
-        self.send(Opened(name, self.epoch, self.jobs[name].kept))
+        self.jobs[name].open()
 
     def _launch(self, message: Launch) -> None:
         if job := self.jobs.get(message.job):
@@ -337,6 +339,10 @@ class Agent:
     def _commit(self, message: Commit) -> None:
         self._commits.append(message)
 
+    def _owner_lost(self, message: OwnerLost) -> None:
+        if job := self.jobs.get(message.job):
+            job.lose_owner(message.shuffle)
+
     def _discard(self, message: Discard) -> None:
         if job := self.jobs.get(message.job):
             job.discard(message.task, message.attempt)
@@ -348,7 +354,7 @@ class Agent:
 
     def _end_stage(self, message: EndStage) -> None:
         if job := self.jobs.get(message.job):
-            job.end_stage(message.stage)
+            job.end_stage(message.stage, message.version)
         self._commits = [  # what a job begun anew must not take over
             commit for commit in self._commits if (commit.job, commit.stage) != (message.job, message.stage)
         ]

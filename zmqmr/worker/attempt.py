@@ -33,11 +33,12 @@ from zmqmr.messages import (
 from zmqmr.net.channel import send
 from zmqmr.settings import Settings
 from zmqmr.worker import command, links
+from zmqmr.worker.delivery import deliver
 from zmqmr.worker.explain import Position, explain
 from zmqmr.worker.marker import Marker
 from zmqmr.worker.output import Output
 from zmqmr.worker.repro import save_slice
-from zmqmr.worker.sinks import deliver, lines_of
+from zmqmr.worker.sinks import lines_of
 from zmqmr.worker.spawn import adopt_orphans, name_process
 from zmqmr.worker.taskenv import task_env, with_environ
 
@@ -328,6 +329,7 @@ def run_attempt(
     name_process("zmqmr-attempt")
     adopt_orphans()  # when this process ends, the executor knows them as what it left
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     _redirect(stderr)
     attempt = Attempt(run, spec, job_class, settings, result)
     pulse = _Pulse(attempt)

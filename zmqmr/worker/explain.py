@@ -8,8 +8,17 @@ from types import TracebackType
 from typing import Any
 
 from zmqmr.data.codecs import json_dumps
-from zmqmr.errors import Corrupt, InputError, InputTruncated, InputVanished, LineTooLong, SpillError
+from zmqmr.errors import (
+    Corrupt,
+    InputError,
+    InputTruncated,
+    InputVanished,
+    LineTooLong,
+    OutOfDisk,
+    SpillError,
+)
 from zmqmr.messages import Failure
+from zmqmr.worker.partitions import spill_error
 
 _RECORD_BYTES = 200  # of a failing record shown
 _REASON_CHARACTERS = 1000
@@ -83,6 +92,18 @@ def excerpt(record: bytes) -> str:
     return f"{text}... ({len(record)} bytes)" if len(record) > _RECORD_BYTES else text
 
 
+def explain_spill(error: Exception) -> Failure:
+    """The failure that an error of a drive, or of what is kept on one, means."""
+    if isinstance(error, OSError):
+        error = spill_error(error, str(error.filename or "intermediate data"))
+    return Failure(
+        str(error)[:_REASON_CHARACTERS],
+        path=getattr(error, "path", ""),
+        damaged=isinstance(error, Corrupt),
+        no_room=isinstance(error, OutOfDisk),
+    )
+
+
 def explain(error: BaseException, position: Position, job_work: str) -> Failure:
     """The failure that an exception means. Files of `job_work`, a copy that goes with the job, are
     named as the user knows them."""
@@ -90,8 +111,7 @@ def explain(error: BaseException, position: Position, job_work: str) -> Failure:
         fatal = isinstance(error, InputTruncated | InputVanished | LineTooLong)
         return Failure(str(error)[:_REASON_CHARACTERS], path=error.path, offset=error.offset, fatal=fatal)
     if isinstance(error, SpillError):
-        damaged = isinstance(error, Corrupt)
-        return Failure(str(error)[:_REASON_CHARACTERS], path=error.path, damaged=damaged)
+        return explain_spill(error)
     if isinstance(error, CommandFailed):
         return Failure(str(error)[:_REASON_CHARACTERS], path=position.path)
     found = position.record()

@@ -17,7 +17,7 @@ import msgspec
 import zmq
 
 from zmqmr.data.bundles import unpack
-from zmqmr.errors import Corrupt, SpillError, ZmqmrError
+from zmqmr.errors import Corrupt, SpillError
 from zmqmr.messages import JobSpec, StoredFile
 from zmqmr.net.blobs import Stopped, StoreClient, store_client
 from zmqmr.net.curve import Keys
@@ -46,7 +46,7 @@ class Errand(threading.Thread):
     def run(self) -> None:
         try:
             self._result = self._work(self)
-        except (ZmqmrError, OSError, zmq.ZMQError, Stopped) as error:
+        except Exception as error:  # whatever it is: without an answer the job would wait for ever
             self._error = error
         finally:
             os.close(self._end)

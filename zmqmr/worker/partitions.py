@@ -6,6 +6,7 @@ sorted. Those of other hosts come as frames, which are kept apart until their at
 memory does not grow with the data.
 """
 
+import errno
 import os
 import subprocess
 import threading
@@ -30,7 +31,7 @@ _BLOCK_BYTES = 256 * 1024
 
 def spill_error(error: OSError, path: str) -> SpillError:
     """What a failed write to a spill directory means."""
-    if error.errno == 28:  # ENOSPC
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return OutOfDisk(f"no space left for {path}; free space there, or set TMPDIR to a larger drive", path)
     return SpillError(f"cannot write {path}: {error.strerror}", path)
 
@@ -131,6 +132,7 @@ class _Partition:
     unsorted: dict[int, list[_Source]] = field(default_factory=dict)  # what is no run yet, by cut
     sorting: int = 0
     failed: SpillError | None = None
+    forgotten: bool = False  # what its sorts make is of no use
 
 
 class _Feed(threading.Thread):
@@ -345,10 +347,11 @@ class Partitions:
         partition = self._partitions.pop(number, None)
         if partition is None:
             return
+        partition.forgotten = True
         self._queue = deque(sort for sort in self._queue if sort.partition is not partition)
         for sort in self._running.values():
             if sort.partition is partition and sort.process is not None:
-                sort.process.kill()
+                sort.process.terminate()  # it removes its temporary files
         for run in partition.runs:
             self.seals.pop(run, None)
             with suppress(OSError):
@@ -411,7 +414,10 @@ class Partitions:
             check_sorted(sort.process, sort.directory)
             if sort.feed.error is not None:
                 raise sort.feed.error
-            self._take_run(sort)
+            if sort.partition.forgotten:
+                os.unlink(sort.growing)
+            else:
+                self._take_run(sort)
         except SpillError as error:
             with suppress(OSError):
                 os.unlink(sort.growing)

@@ -2,20 +2,16 @@
 
 import bz2
 import gzip
-import sys
 from collections.abc import Callable, Iterable
 from typing import IO, TYPE_CHECKING, Any
 from zlib import crc32
 
-import zmq
-
 from zmqmr.data.codecs import json_dumps, line_writer, writer_kind
-from zmqmr.data.spools import Part, Spool, SpoolWriter
-from zmqmr.errors import LineTooLong, SpillError
+from zmqmr.data.spools import SpoolWriter
+from zmqmr.errors import LineTooLong
 from zmqmr.messages import FrameCount, Partitioner
-from zmqmr.net.curve import load_keys
-from zmqmr.net.frames import BUFFERED_BYTES, largest_payload, pack
-from zmqmr.net.sockets import context, hand_over, shuffle_client
+from zmqmr.net.frames import BUFFERED_BYTES, largest_payload
+from zmqmr.worker.delivery import Delivery
 from zmqmr.worker.partitions import spill_error
 
 if TYPE_CHECKING:
@@ -47,81 +43,6 @@ def lines_of(block: bytes) -> list[bytes]:
     if not lines[-1]:
         lines.pop()
     return lines
-
-
-class Delivery:
-    """Frames of an attempt on their way to partitions that other hosts own."""
-
-    def __init__(self, attempt: "Attempt"):
-        self._attempt = attempt
-        launch, own = attempt.launch, attempt.run.shuffle
-        self._endpoints = {
-            partition: endpoint
-            for partition, endpoint in enumerate(launch.owners)
-            if endpoint and endpoint != own
-        }
-        self.frames = dict.fromkeys(self._endpoints, 0)
-        self.undelivered: set[int] = set()  # partitions whose owner could not be reached
-        self._sockets: dict[str, Any] = {}
-        self._context: Any = context() if self._endpoints else None
-        for endpoint in sorted(
-            set(self._endpoints.values())
-        ):  # before the job's code: it may close descriptors
-            try:
-                self._sockets[endpoint] = self._connect(endpoint)
-            except SpillError as error:
-                self._give_up(endpoint, error)
-
-    def _connect(self, endpoint: str) -> Any:
-        settings = self._attempt.settings
-        return shuffle_client(
-            self._context,
-            endpoint,
-            settings.frames_in_flight,
-            largest_payload(settings),
-            load_keys(settings.keys, "worker", settings.authorized_keys) if settings.keys else None,
-            settings.answer_seconds,
-        )
-
-    def _give_up(self, endpoint: str, error: SpillError) -> None:
-        """The spool keeps what cannot be delivered; the coordinator finds another way, or another owner."""
-        print(f"zmqmr: {error}; it goes on without", file=sys.stderr)
-        self.undelivered |= {number for number, owner in self._endpoints.items() if owner == endpoint}
-
-    def send(self, partition: int, payload: bytes) -> None:
-        """Send a frame, if the partition is another host's. Blocks while its owner has no room."""
-        endpoint = self._endpoints.get(partition)
-        if endpoint is None or partition in self.undelivered:
-            return
-        launch, number = self._attempt.launch, self.frames[partition]
-        frame = pack(launch.job, launch.stage, launch.task, launch.attempt, partition, number, payload)
-        try:
-            self._sockets[endpoint].send_multipart(frame, copy=False)
-            self.frames[partition] += 1
-        except zmq.Again:
-            seconds = self._attempt.settings.answer_seconds
-            self._give_up(endpoint, SpillError(f"{endpoint} has had no room for {seconds:g} seconds"))
-
-    def finish(self) -> None:
-        """Wait until everything is handed over."""
-        for endpoint, socket in self._sockets.items():
-            if endpoint in {self._endpoints[number] for number in self.undelivered}:
-                continue
-            try:
-                hand_over(socket, self._attempt.settings.answer_seconds)
-            except SpillError as error:
-                self._give_up(endpoint, error)
-        for socket in self._sockets.values():
-            socket.close()
-        if self._context is not None:
-            self._context.term()
-
-    def counts(self, parts: Iterable[Part]) -> tuple[FrameCount, ...]:
-        """What an attempt yielded, and how much of it was sent."""
-        return tuple(
-            FrameCount(part.partition, self.frames.get(part.partition, 0), part.bytes, part.crc32)
-            for part in parts
-        )
 
 
 class Shuffle:
@@ -230,18 +151,6 @@ class Shuffle:
         self._delivery.finish()
         self._attempt.undelivered = tuple(sorted(self._delivery.undelivered))
         return self._delivery.counts(parts)
-
-
-def deliver(attempt: "Attempt", path: str) -> tuple[FrameCount, ...]:
-    """Send what a kept spool holds to the owners on other hosts. Corrupt when it is damaged."""
-    spool, delivery = Spool(path), Delivery(attempt)
-    for partition in delivery.frames:
-        for block in spool.blocks(partition):
-            delivery.send(partition, block)
-            attempt.output_bytes += len(block)
-    delivery.finish()
-    attempt.undelivered = tuple(sorted(delivery.undelivered))
-    return delivery.counts(spool.parts.values())
 
 
 class File:

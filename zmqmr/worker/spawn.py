@@ -29,9 +29,12 @@ def die_with_parent(parent: int) -> None:
 
 
 def python_running(module: str) -> list[str]:
-    """The command that runs `module`.main(), without the current directory among the places to import
-    from: it is the user's, and may hold a file named like a library."""
-    code = f"import sys; sys.path[:1] = [p for p in sys.path[:1] if p]; from {module} import main; main()"
+    """The command that runs `module`.main(), with the interpreter's directory where the current one would be
+    among the places to import from: that is the user's, and may hold a file named like a library."""
+    code = (
+        f"import os, sys; sys.path[0] = sys.path[0] or os.path.dirname(sys.executable);"
+        f" from {module} import main; main()"
+    )
     return [sys.executable, "-c", code]
 
 

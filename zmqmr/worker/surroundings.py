@@ -39,7 +39,7 @@ def surroundings(task_python: Sequence[str] = ()) -> str:
 def _interpreter(command: Sequence[str]) -> Iterator[str]:
     """Its version, what tells that a package was installed or removed, and that a module was changed which is
     not one of a package: one on PYTHONPATH, or of a project that is installed where it is edited."""
-    said = _ask(command) if command else [sys.version, *map(get_path, ("stdlib", "purelib")), *sys.path]
+    said = _ask(command) if command else [sys.version, *map(get_path, ("stdlib", "purelib")), *_libraries()]
     if said is None:
         yield f"{command} does not run"  # its tasks will fail, and say why
         return
@@ -54,6 +54,12 @@ def _interpreter(command: Sequence[str]) -> Iterator[str]:
             with suppress(OSError):
                 status = os.stat(name)
                 yield f"{name} {status.st_size} {status.st_mtime_ns}"
+
+
+def _libraries() -> list[str]:
+    """Where this interpreter imports from, without the directory of what it runs: an agent that is started
+    again has another there, and tasks have their working directory."""
+    return sys.path if getattr(sys.flags, "safe_path", False) else sys.path[1:]
 
 
 def _ask(command: Sequence[str]) -> list[str] | None:
