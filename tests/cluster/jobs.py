@@ -13,7 +13,7 @@ from testbed.hosts import Host
 
 JOB = ROOT / "tests/jobs/noted_words.py"
 MARK = "aMarkThatNobodyElseSends"
-GATE = "/srv/gate"  # on each host: its mappers do not end before it is there
+GATE = "/srv/gate"  # on each host: its mappers do not end, and its reducers do not begin, before it is there
 
 
 @dataclass

@@ -104,7 +104,7 @@ def no_key(operator: Controller) -> Iterator[None]:
 
 @contextmanager
 def interrupted_rotation(operator: Controller) -> Iterator[None]:
-    (operator.directory / "new-keys").mkdir()
+    (operator.directory / "new-keys").mkdir(mode=0o700)
     yield
     (operator.directory / "new-keys").rmdir()
 
