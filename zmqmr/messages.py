@@ -459,9 +459,14 @@ class Cancel(Message, frozen=True):
 
 class Attach(Message, frozen=True):
     """The client is there and follows the job; sent again and again, so that a coordinator that has
-    started again knows where to send. Answered with a JobUpdate, JobEnded or JobUnknown."""
+    started again knows where to send. Answered with a JobUpdate, JobEnded or JobUnknown. Before it pushes
+    files for the job it says what it is, and is Refused if that does not fit."""
 
     job: Name
+    version: str = ""  # empty: it does not ask
+    protocol: int = PROTOCOL
+    host: Text = ""
+    mrjob: Version = ""
 
 
 class ListJobs(Message, frozen=True):
@@ -531,6 +536,7 @@ class AttemptReport(Message, frozen=True):
     final: bool
     failure: Failure
     story: tuple[str, ...] = ()  # what happened to the task before, with seconds since the job began
+    worker: str = ""
 
 
 class JobEnded(Message, frozen=True):

@@ -100,7 +100,7 @@ def test_wrong_usage_is_said_even_when_quiet(run: Run):
     assert "/no/such/input" in only_line(ended)
 
 
-def test_a_file_name_cannot_steer_the_terminal(run: Run):
+def test_t18_a_file_name_cannot_steer_the_terminal(run: Run):
     assert "\x1b" not in run("/no/such/\x1b[2Jinput").stderr
 
 

@@ -228,7 +228,7 @@ def test_without_read_logs_the_failure_is_kept_and_not_explained(lines: list[str
 
 
 @given(st.text(st.characters(blacklist_categories=())))
-def test_no_text_can_steer_a_terminal(text: str):
+def test_t18_no_text_can_steer_a_terminal(text: str):
     safe = printable(text)
     assert not any((ord(c) < 32 and c not in "\n\t") or 127 <= ord(c) < 160 for c in safe)
     safe.encode()

@@ -210,7 +210,7 @@ def sign(kind: str, device: str) -> None:
             drive.write(bytes(446) + entry + bytes(48) + b"\x55\xaa")
 
 
-def test_the_units_run_without_rights(cluster: Controller) -> None:
+def test_t14_the_units_run_without_rights(cluster: Controller) -> None:
     host = cluster.coordinator()
     pid = host.enter("systemctl", "show", "--property=MainPID", "--value", "zmqmr-coordinator.service")
     status = host.enter("cat", f"/proc/{pid}/status")

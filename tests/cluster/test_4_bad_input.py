@@ -1,4 +1,4 @@
-"""What operators get wrong: each stops before anything is changed, with one line that says what to do."""
+"""What operators get wrong: each stops before anything is changed, in one line that says what to do. T12."""
 
 import re
 import tarfile

@@ -98,7 +98,7 @@ def test_t13_host_keys_are_checked_everywhere() -> None:
     assert "StrictHostKeyChecking=yes" in text
 
 
-def test_every_task_that_handles_keys_keeps_them_to_itself() -> None:
+def test_t9_every_task_that_handles_keys_keeps_them_to_itself() -> None:
     for path in (ROOT / "roles/keys/tasks").glob("*.yml"):
         for task in yaml.safe_load(path.read_text()):
             for each in task.get("block", [task]):

@@ -364,7 +364,7 @@ class Driver:
         queued += [task.name for tasks in stage.pinned.values() for task in tasks]
         queued += list(job.waiting)
         assert len(queued) == len(set(queued)), "a task is queued twice"
-        if not job.settled:
+        if not job.settled or job.awaited:
             return
         ready = [task.name for task in stage.tasks if task.state is TaskState.READY]
         assert sorted(queued) == sorted(ready), "a ready task is in no queue"

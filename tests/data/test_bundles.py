@@ -190,7 +190,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_or_damaged_archive_is_refused_and_nothing_is_written_outside(
+def test_t8_a_hostile_or_damaged_archive_is_refused_and_nothing_is_written_outside(
     tmp_path: Path, work: Path, name: str
 ):
     beside = work.parent / "kept"
@@ -205,7 +205,7 @@ def test_a_hostile_or_damaged_archive_is_refused_and_nothing_is_written_outside(
         assert path.resolve().is_relative_to(work.resolve())
 
 
-def test_a_bomb_stops_at_the_cap_on_bytes(tmp_path: Path, work: Path):
+def test_t8_a_bomb_stops_at_the_cap_on_bytes(tmp_path: Path, work: Path):
     bomb = zip_with(("zeros", b"\0" * 50_000_000, 0o100644))
     assert len(bomb) < 100_000
     with pytest.raises(UsageError, match="more than 3000000 bytes"):
@@ -213,7 +213,7 @@ def test_a_bomb_stops_at_the_cap_on_bytes(tmp_path: Path, work: Path):
     assert sum(path.stat().st_size for path in work.rglob("*")) < 5_000_000
 
 
-def test_the_cap_on_bytes_counts_all_archives_together(tmp_path: Path, work: Path):
+def test_t8_the_cap_on_bytes_counts_all_archives_together(tmp_path: Path, work: Path):
     path = written(tmp_path / "x.tar", tar_with(("f", b"x" * 600, tarfile.REGTYPE)))
     bundle, digest = pack({}, {"a": path, "b": path}, str(tmp_path))
     unpack(bundle, digest, str(work), max_bytes=1200)
@@ -222,7 +222,7 @@ def test_the_cap_on_bytes_counts_all_archives_together(tmp_path: Path, work: Pat
         unpack(bundle, digest, str(tmp_path / "again"), max_bytes=1199)
 
 
-def test_an_archive_of_very_many_entries_stops_at_the_cap(tmp_path: Path, work: Path):
+def test_t8_an_archive_of_very_many_entries_stops_at_the_cap(tmp_path: Path, work: Path):
     many = tar_with(*((f"f{i}", b"", tarfile.REGTYPE) for i in range(100)))
     with pytest.raises(UsageError, match="more than 50 files"):
         round_trip(tmp_path, work, many, max_entries=50)
@@ -251,7 +251,7 @@ def test_a_bundle_that_no_client_packed_is_refused(tmp_path: Path, work: Path):
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\0b"])
-def test_a_name_that_is_no_name_in_a_directory_is_refused(tmp_path: Path, name: str):
+def test_t8_a_name_that_is_no_name_in_a_directory_is_refused(tmp_path: Path, name: str):
     with pytest.raises(UsageError, match="cannot be a name"):
         pack({name: written(tmp_path / "f")}, {}, str(tmp_path))
 

@@ -4,14 +4,17 @@ Each process runs in a mount namespace of its own, in which the client's directo
 are empty. All sockets have CURVE.
 """
 
+import contextlib
+import json
 import os
 import random
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -78,7 +81,10 @@ class RemoteCluster:
             ["--state-directory", str(self.home / "coordinator")],
         )
 
-    def start_worker(self, name: str, slots: int = 2, port: int | None = None) -> None:
+    def start_worker(
+        self, name: str, slots: int = 2, port: int | None = None, hides: Sequence[Path] = ()
+    ) -> None:
+        """Start a worker, for which the directories `hides` are empty too."""
         listen = self.worker_ports.setdefault(name, free_ports())
         to = port or self.port
         self._start(
@@ -86,11 +92,12 @@ class RemoteCluster:
             ["worker", "--coordinator", f"tcp://127.0.0.1:{to}", "--store", f"tcp://127.0.0.1:{to + 1}"],
             ["--listen", f"tcp://127.0.0.1:{listen}", "--slots", str(slots), "--name", name],
             ["--directory", str(self.home / name)],
+            hides=hides,
         )
 
-    def _start(self, name: str, *words: list[str]) -> None:
+    def _start(self, name: str, *words: list[str], hides: Sequence[Path] = ()) -> None:
         own = self.home / name
-        own.mkdir(exist_ok=True)
+        (own / "cwd").mkdir(parents=True, exist_ok=True)
         others = [path for path in self.home.iterdir() if path.is_dir() and path.name not in (name, "keys")]
         command = [
             sys.executable,
@@ -101,13 +108,13 @@ class RemoteCluster:
             str(self.home / "keys"),
         ]
         if os.geteuid() == 0:
-            mounts = "".join(f"mount -t tmpfs none {path}; " for path in [*self.hidden, *others])
+            mounts = "".join(f"mount -t tmpfs none {path}; " for path in [*self.hidden, *others, *hides])
             command = ["unshare", "--mount", "sh", "-ec", f'{mounts}exec "$@"', "sh", *command]
         log = open(self.home / f"{name}.log", "ab")  # noqa: SIM115  the child's
         self.processes[name] = subprocess.Popen(
             command,
             env=plain_environ(SMALL | QUICK | self.settings),
-            cwd=own,
+            cwd=own / "cwd",
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -130,6 +137,11 @@ class RemoteCluster:
                 process.kill()
                 process.wait()
         self.processes.clear()
+
+    def workers(self) -> set[str]:
+        """The names of those that the coordinator believes in."""
+        where = ("--coordinator", self.name, "--keys", self.home / "keys", "--json")
+        return {worker["name"] for worker in json.loads(self.command("workers", *where).stdout)}
 
     def log(self) -> str:
         return "".join(path.read_text() for path in sorted(self.home.glob("*.log")))
@@ -155,7 +167,68 @@ class RemoteCluster:
             stderr=subprocess.PIPE,
         )
 
+    def end_jobs(self) -> None:
+        """Kill what runs."""
+        listed = self.command("jobs", "--cluster", self.name, "--json").stdout.splitlines()
+        for job in map(json.loads, listed):
+            if job["state"] == "running":
+                assert self.command("kill", job["job"], "--cluster", self.name).rc == 0
+
     def stored(self) -> list[str]:
         """The blobs that jobs need, as JOB/SHA256."""
         jobs = self.home / "coordinator" / "store" / "jobs"
         return [str(path.relative_to(jobs)) for path in jobs.glob("*/*")]
+
+
+class Wire:
+    """A TCP proxy for a pair of ports whose connections can be cut, or left open and silent."""
+
+    def __init__(self, to: int, pause: float = 0.0):
+        """`pause`: seconds before each 64 KiB."""
+        self.port = free_ports(2)
+        self._pause = pause
+        self._ends: list[socket.socket] = []
+        self._hushed: set[socket.socket] = set()
+        self._doors = [socket.create_server(("127.0.0.1", self.port + n)) for n in (0, 1)]
+        for number, door in enumerate(self._doors):
+            threading.Thread(target=self._accept, args=(door, to + number), daemon=True).start()
+
+    def _accept(self, door: socket.socket, to: int) -> None:
+        with contextlib.suppress(OSError):  # until it is closed
+            while True:
+                near, _ = door.accept()
+                try:
+                    far = socket.create_connection(("127.0.0.1", to))
+                except ConnectionRefusedError:  # nobody is there yet
+                    near.close()
+                    continue
+                self._ends += [near, far]
+                for pair in ((near, far), (far, near)):
+                    threading.Thread(target=self._copy, args=pair, daemon=True).start()
+
+    def _copy(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                time.sleep(self._pause)
+                if source not in self._hushed:
+                    target.sendall(data)
+            target.shutdown(socket.SHUT_RDWR)
+
+    def cut(self) -> None:
+        """Close what is connected now."""
+        for end in self._ends:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def hush(self) -> None:
+        """What is connected now hears nothing any more, and is not told."""
+        self._hushed |= set(self._ends)
+
+    def stop(self) -> None:
+        for door in self._doors:
+            with contextlib.suppress(OSError):
+                door.shutdown(socket.SHUT_RDWR)
+            door.close()
+        self.cut()
+        for end in self._ends:
+            end.close()

@@ -1,21 +1,17 @@
 """What goes wrong between a client and a cluster: lost workers, clients, connections and coordinators."""
 
-import contextlib
 import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
-import threading
-import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from differential.harness import Result, run_stock
 from faults.nemesis import some_words
-from remote.cluster import RemoteCluster, free_ports, until
+from remote.cluster import RemoteCluster, Wire, until
 
 SLOW = ("--pause", "0.02")  # for each line
 
@@ -215,56 +211,6 @@ def test_kill_ends_a_job_and_says_so(cluster, lines, tell):
     assert end(client).rc == 1
     assert cluster.command("kill", job, "--cluster", cluster.name).rc == 2
     assert cluster.command("show", "nothing", "--cluster", cluster.name).rc == 2
-
-
-class Wire:
-    """A TCP proxy for a pair of ports whose connections can be cut, or left open and silent."""
-
-    def __init__(self, to: int, pause: float = 0.0):
-        """`pause`: seconds before each 64 KiB."""
-        self.port = free_ports(2)
-        self._pause = pause
-        self._ends: list[socket.socket] = []
-        self._hushed: set[socket.socket] = set()
-        self._doors = [socket.create_server(("127.0.0.1", self.port + n)) for n in (0, 1)]
-        for number, door in enumerate(self._doors):
-            threading.Thread(target=self._accept, args=(door, to + number), daemon=True).start()
-
-    def _accept(self, door: socket.socket, to: int) -> None:
-        with contextlib.suppress(OSError):  # until it is closed
-            while True:
-                near, _ = door.accept()
-                far = socket.create_connection(("127.0.0.1", to))
-                self._ends += [near, far]
-                for pair in ((near, far), (far, near)):
-                    threading.Thread(target=self._copy, args=pair, daemon=True).start()
-
-    def _copy(self, source: socket.socket, target: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                time.sleep(self._pause)
-                if source not in self._hushed:
-                    target.sendall(data)
-            target.shutdown(socket.SHUT_RDWR)
-
-    def cut(self) -> None:
-        """Close what is connected now."""
-        for end in self._ends:
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-    def hush(self) -> None:
-        """What is connected now hears nothing any more, and is not told."""
-        self._hushed |= set(self._ends)
-
-    def stop(self) -> None:
-        for door in self._doors:
-            with contextlib.suppress(OSError):
-                door.shutdown(socket.SHUT_RDWR)
-            door.close()
-        self.cut()
-        for end in self._ends:
-            end.close()
 
 
 @pytest.mark.parametrize("how", ["cut", "hush"])

@@ -166,6 +166,29 @@ def test_an_input_that_changes_while_it_is_pushed_fails_the_job_F32(steady, ours
     assert steady.stored() == []
 
 
+def test_another_mrjob_is_refused_before_anything_is_pushed_F50(steady, ours):
+    words = ours / "words.txt"
+    words.write_text("a\n")
+    job = ours / "old.py"
+    job.write_text(
+        "import mrjob\n"
+        "from mrjob.job import MRJob\n\n\n"
+        "class Job(MRJob):\n"
+        "    def mapper(self, _, line):\n"
+        "        yield line, 1\n\n\n"
+        "if __name__ == '__main__':\n"
+        "    mrjob.__version__ = '0.6.12'\n"
+        "    Job.run()\n"
+    )
+
+    result = steady.run(job, words)
+
+    assert result.rc == 3
+    *_, said = result.stderr.splitlines()
+    assert "has mrjob 0.6.12, the coordinator on " in said and "has mrjob 0.7." in said
+    assert "pushing" not in result.stderr and steady.stored() == []
+
+
 @pytest.mark.parametrize(
     ("name", "why"),
     [

@@ -81,6 +81,45 @@ def test_the_cluster_may_be_named_in_mrjob_conf(steady, config, ours):
     assert len(runs_of_ssh(config)) == 1
 
 
+JOB = """\
+import zmqmr.register
+from mrjob.job import MRJob
+
+
+class Job(MRJob):
+    def mapper(self, _, line):
+        yield line, 1
+
+
+if __name__ == '__main__':
+    Job.run()
+"""
+
+
+@pytest.mark.parametrize("how", ["switch", "conf"])
+def test_mrjobs_own_command_knows_the_cluster_too(steady, config, ours, how):
+    """`python job.py -r zeromq`, with the cluster as a switch and in mrjob.conf."""
+    job, words = ours / "job.py", ours / "words.txt"
+    job.write_text(JOB)
+    words.write_text("a\n")
+    (config / "mrjob.conf").write_text("runners: {zeromq: {cluster: demo}}\n")
+    where = ["--no-conf", "--cluster", "demo"] if how == "switch" else ["-c", str(config / "mrjob.conf")]
+
+    result = run([sys.executable, job, "-r", "zeromq", *where, words], environ(config))
+
+    assert (result.rc, result.stdout) == (0, b'"a"\t1\n'), result.stderr
+    assert len(runs_of_ssh(config)) == 1
+
+
+def test_an_unknown_cluster_is_answered_by_those_that_are_known(steady, config, text):
+    (config / "zmqmr" / "clusters" / "lab").mkdir()
+
+    result = run(steady.job_command("word_count", text, cluster="dem"), environ(config))
+
+    assert result.rc == 2
+    assert result.stderr.splitlines()[-1] == "no cluster dem is known here; there are: demo, lab"
+
+
 def test_ssh_that_is_killed_is_started_again_and_the_job_followed(steady, config, ours, tmp_path):
     words = ours / "words.txt"
     words.write_text("a\nb\nc\nd\n")
@@ -126,6 +165,7 @@ def test_ssh_ends_with_a_client_that_is_killed(steady, config, ours, tmp_path):
     until(is_gone, "ssh outlived its client")
     assert run([sys.executable, "-m", "zmqmr", "jobs", "--cluster", "demo"], environ(config)).rc == 0
     assert tunnels() <= before  # the next client has removed what that one left
+    steady.end_jobs()
 
 
 def test_an_unknown_host_is_refused_in_one_line_T13(steady, config, text):

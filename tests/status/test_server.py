@@ -52,7 +52,7 @@ def ask(
 
 
 @pytest.mark.parametrize("path", ["/", "/api/state"])
-def test_the_state_is_shown_as_json(url: str, path: str) -> None:
+def test_t6_the_state_is_shown_as_json(url: str, path: str) -> None:
     response, body = ask(url, path)
     assert response.status == 200
     assert response.headers["Content-Type"].startswith("application/json")
@@ -75,7 +75,7 @@ def test_head_answers_without_a_body(url: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
-def test_nothing_can_be_changed(url: str, method: str) -> None:
+def test_t7_nothing_can_be_changed(url: str, method: str) -> None:
     response, _ = ask(url, method=method)
     assert response.status == 405
     assert response.headers["Allow"] == "GET, HEAD"
@@ -90,7 +90,7 @@ def test_this_machine_may_ask_by_any_of_its_names(url: str, host: str) -> None:
     "host", ["evil.example", "evil.example:2680", "localhost.evil.example", "127.0.0.1.nip.io", "[::2]"]
 )
 @pytest.mark.parametrize("path", ["/", "/nothing"])
-def test_another_host_name_is_refused(url: str, host: str, path: str) -> None:
+def test_t7_another_host_name_is_refused(url: str, host: str, path: str) -> None:
     response, body = ask(url, path, host=host)
     assert response.status == 403
     assert b"jobs" not in body
@@ -100,7 +100,7 @@ def test_another_host_name_is_refused(url: str, host: str, path: str) -> None:
     ("path", "method", "host"),
     [("/", "GET", None), ("/nothing", "GET", None), ("/", "POST", None), ("/", "GET", "evil.example")],
 )
-def test_every_answer_has_the_security_headers(url: str, path: str, method: str, host: str | None) -> None:
+def test_t6_every_answer_has_the_security_headers(url: str, path: str, method: str, host: str | None) -> None:
     headers = ask(url, path, method, host)[0].headers
     assert headers["Content-Security-Policy"] == "default-src 'none'; frame-ancestors 'none'"
     assert headers["X-Content-Type-Options"] == "nosniff"
@@ -111,7 +111,7 @@ def test_an_unknown_page_is_not_found(url: str) -> None:
     assert ask(url, "/nothing")[0].status == 404
 
 
-def test_only_loopback_is_listened_on(url: str) -> None:
+def test_t7_only_loopback_is_listened_on(url: str) -> None:
     port = urlsplit(url).port
     assert port is not None
     with socket.socket() as probe:  # refused if somebody had it on all addresses

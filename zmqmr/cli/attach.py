@@ -29,23 +29,21 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser = commands.add_parser("attach", help="follow a job to its end and print a detached job's output")
     parser.add_argument("job", help="its id, or the beginning of it")
     parser.add_argument("--json", action="store_true", help="the end as one JSON object; no output")
-    parser.add_argument(
-        "--output-dir", metavar="DIR", help="of a cluster's job: where its output goes, instead of here"
-    )
+    parser.add_argument("--output-dir", metavar="DIR", help="of a cluster's job: where its output goes")
     remote.add_cluster_option(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """0, or as the job ended: 1 failed, 130 killed, 3 lost. An interrupt leaves the job alone."""
-    if args.cluster:
-        return remote.attach(args)
-    if args.output_dir:
-        raise UsageError("--output-dir is for a job of a cluster; name that with --cluster")
     from zmqmr.client.records import Records
 
+    record = remote.record_of(args)
+    if args.cluster or record is None:
+        return remote.attach(args, record)
+    if args.output_dir:
+        raise UsageError("--output-dir is for a job of a cluster; name that with --cluster")
     records = Records.of(Settings.from_environ())
-    record = records.find(args.job)
     if not args.json:
         _print_log(record, records)
     if record.state == "running":

@@ -58,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
     make_room_for_files(settings)
     keys = keys_of(args, "coordinator")
     state_directory = os.path.abspath(args.state_directory)
+    os.umask(0o077)  # the journal has what jobs were given, which may be secret
     lock = take(state_directory, "coordinator")
     state = State()
     coordinator = Coordinator(

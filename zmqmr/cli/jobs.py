@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from zmqmr.client.records import Record
 
 SHOWN = 20
+UNSEEN = ("lost", "left")  # states of jobs whose end nobody saw
 
 
 def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -38,7 +39,10 @@ def run(args: argparse.Namespace) -> int:
     elif not found:
         say("no job has run on this machine, or none is remembered")
     else:
-        print_table([["JOB", "STATE", "BEGUN", "TIME", "DONE", "WHY"], *map(_row, shown)])
+        rows = [["JOB", "STATE", "BEGUN", "TIME", "DONE", "CLUSTER", "WHY"], *map(_row, shown)]
+        if not any(record.cluster for record in shown):
+            rows = [[*row[:-2], row[-1]] for row in rows]
+        print_table(rows)
         if len(shown) < len(found):
             say(f"{len(found) - len(shown)} more: zmqmr jobs --all")
     return EXIT_OK
@@ -48,7 +52,7 @@ def seconds(record: "Record") -> float:
     """How long a job has run; 0 for one whose end nobody saw."""
     if record.state == "running":
         return time.time() - record.begun
-    return max(0.0, record.ended - record.begun) if record.state != "lost" else 0.0
+    return max(0.0, record.ended - record.begun) if record.state not in UNSEEN else 0.0
 
 
 def _row(record: "Record") -> list[str]:
@@ -58,8 +62,9 @@ def _row(record: "Record") -> list[str]:
         record.job,
         record.state,
         moment(record.begun),
-        duration(seconds(record)) if record.state != "lost" else "?",
+        duration(seconds(record)) if record.state not in UNSEEN else "?",
         f"{done} of {tasks} tasks" if tasks else "",
+        record.cluster,
         reason if len(reason) <= 80 else reason[:77] + "...",
     ]
 
@@ -81,4 +86,5 @@ def _summary(record: "Record") -> dict[str, object]:
         "script": record.script,
         "output_dir": record.output_dir,
         "detached": record.detached,
+        "cluster": record.cluster,
     }

@@ -30,14 +30,14 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def run(args: argparse.Namespace) -> int:
     """0 when the job is over, 2 when it does not run, 3 when it could not be ended."""
-    if args.cluster:
-        return remote.kill(args)
+    record = remote.record_of(args)
+    if args.cluster or record is None:
+        return remote.kill(args, record)
     from zmqmr.client import contact
     from zmqmr.client.garbage import settle
     from zmqmr.client.records import Records
 
     records = Records.of(Settings.from_environ())
-    record = records.find(args.job)
     if record.state != "running":
         raise UsageError(f"{record.job} does not run: it {_ended(record)}")
     if args.force:

@@ -1,8 +1,9 @@
-"""The commands about jobs, for those of a cluster: `zmqmr jobs|show|attach|kill --cluster NAME`."""
+"""The commands about jobs, for those of a cluster: with --cluster NAME, or because a job's record says so."""
 
 import argparse
 import logging
 import sys
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 from zmqmr.cli.texts import print_json, print_progress, print_table, say
@@ -16,8 +17,9 @@ from zmqmr.errors import (
 from zmqmr.settings import Settings
 
 if TYPE_CHECKING:
+    from zmqmr.client.records import Record
     from zmqmr.client.remote import RemoteCluster
-    from zmqmr.messages import JobEnded, JobSummary
+    from zmqmr.messages import AttemptReport, JobEnded, JobSummary, JobUpdate
 
 _EXIT = {"succeeded": EXIT_OK, "failed": EXIT_JOB_FAILED, "killed": EXIT_INTERRUPTED}
 _SHOWN = 20
@@ -31,13 +33,29 @@ def add_cluster_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def connect(args: argparse.Namespace, job: str = "") -> "RemoteCluster":
+def record_of(args: argparse.Namespace) -> "Record | None":
+    """The record of the job that is named, which says where it runs; UsageError when there is none on this
+    machine, or more than one. With --cluster it need not be there: None, unless it is of that cluster."""
+    from zmqmr.client.records import Records
+
+    records = Records.of(Settings.from_environ())
+    if not args.cluster:
+        record = records.find(args.job)
+        args.cluster, args.job = record.cluster, record.job
+        return record
+    with suppress(UsageError):
+        record = records.find(args.job)
+        return record if record.cluster == args.cluster else None
+    return None
+
+
+def connect(args: argparse.Namespace) -> "RemoteCluster":
     """The cluster that --cluster names, as a context."""
     from zmqmr.client.cluster import find_cluster
     from zmqmr.client.remote import RemoteCluster
 
     settings = Settings.from_environ()
-    return RemoteCluster(find_cluster(args.cluster, settings), settings, job)
+    return RemoteCluster(find_cluster(args.cluster, settings), settings)
 
 
 def jobs(args: argparse.Namespace) -> int:
@@ -59,7 +77,8 @@ def show(args: argparse.Namespace) -> int:
     """Print all that the coordinator knows of a job."""
     from zmqmr.client.texts import one_line
 
-    job = _find(args)
+    with connect(args) as cluster:
+        job = _find(args, cluster)
     if args.json:
         print_json(_as_json(job))
         return EXIT_OK
@@ -72,16 +91,23 @@ def show(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def kill(args: argparse.Namespace) -> int:
+def kill(args: argparse.Namespace, record: "Record | None") -> int:
     """Kill a job and wait for its end. UsageError when it does not run."""
-    job = _find(args)
-    if job.state != "running":
-        raise UsageError(f"{job.job} does not run: it {'was ' * (job.state == 'killed')}{job.state}")
-    with connect(args, job.job) as cluster:
+    from zmqmr.client.records import Records
+    from zmqmr.client.remote_records import keep
+
+    if args.force:
+        raise UsageError(f"--force is for jobs of this machine; leave it out for one on {args.cluster}")
+    with connect(args) as cluster:
+        job = _find(args, cluster)
+        if job.state != "running":
+            raise UsageError(f"{job.job} does not run: it {'was ' * (job.state == 'killed')}{job.state}")
         ended = cluster.cancel()
         if ended is None:
             raise CoordinatorUnreachable(f"{job.job} has not ended; try again")
-        cluster.release(ended.files)
+        cluster.release()
+    if record is not None and record.state == "left":
+        keep(record, ended, Records.of(Settings.from_environ()))
     if args.json:
         print_json({"job": job.job, "state": ended.state, "reason": ended.reason})
     else:
@@ -89,58 +115,101 @@ def kill(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def attach(args: argparse.Namespace) -> int:
-    """Follow a job to its end and fetch its output; an interrupt leaves the job alone."""
+def attach(args: argparse.Namespace, record: "Record | None") -> int:
+    """Follow a job to its end and fetch its output, unless its own client does; an interrupt leaves the job
+    alone."""
     from zmqmr.client.endings import log
-    from zmqmr.client.progress import Progress
 
-    job = _find(args)
     if not args.json:
         log.addHandler(logging.StreamHandler(sys.stderr))
         log.setLevel(logging.INFO)
-    steps = max((stage.step for stage in job.stages), default=0) + 1
-    with connect(args, job.job) as cluster:
-        progress = Progress(steps)
-        try:
-            ended = cluster.attach(progress)
-        finally:
-            progress.close()
-        if ended.state == "succeeded" and not args.json:
-            _take_output(cluster, ended, args.output_dir)
+    with connect(args) as cluster:
+        job = _find(args, cluster)
+        ended = _follow(cluster, job, record)
+        has_client = record is not None and _write_end(record, ended)
         if args.json:
             print_json({"job": ended.job, "state": ended.state, "reason": ended.reason})
+        elif has_client and ended.state == "succeeded":
+            say(f"{ended.job} succeeded; its own client has the output")
         else:
+            if ended.state == "succeeded":
+                _take_output(args, cluster, ended, record)
             _say_end(ended)
     return _EXIT[ended.state]
 
 
-def _take_output(cluster: "RemoteCluster", ended: "JobEnded", directory: str | None) -> None:
-    """Print the output, or put it into a directory; the cluster's copy of it goes when that is done."""
-    import tempfile
+def _follow(cluster: "RemoteCluster", job: "JobSummary", record: "Record | None") -> "JobEnded":
+    """Show how a job goes on until it ends. If it has a log here and no client that writes it, we do."""
+    from zmqmr.client.joblog import JobLog
+    from zmqmr.client.progress import Progress
+    from zmqmr.client.records import Records, living
 
-    from zmqmr.data import outputs
+    steps = max((stage.step for stage in job.stages), default=0) + 1
+    progress = Progress(steps, elsewhere=True)
+    with ExitStack() as stack:
+        stack.callback(progress.close)
+        if record is None or living(record):
+            return cluster.attach(progress)
+        kept = JobLog(Records.of(Settings.from_environ()).log_path(job.job), steps)
+        kept.open()
+        stack.callback(kept.close)
+
+        def on_message(message: "JobUpdate | AttemptReport") -> None:
+            kept.note(message)
+            progress(message)
+
+        return cluster.attach(on_message)
+
+
+def _write_end(record: "Record", ended: "JobEnded") -> bool:
+    """Write the end of a job down; whether its own client lives, and does that."""
+    from zmqmr.client.records import Records, living
+    from zmqmr.client.remote_records import keep
+
+    if living(record):
+        return True
+    keep(record, ended, Records.of(Settings.from_environ()))
+    return False
+
+
+def _take_output(
+    args: argparse.Namespace, cluster: "RemoteCluster", ended: "JobEnded", record: "Record | None"
+) -> None:
+    """Print the output, or put it where the job or --output-dir says; the cluster's copy goes when that is
+    done."""
+    from zmqmr.client.records import Records
+    from zmqmr.client.remote_output import stream
     from zmqmr.net.blobs import BlobLost
 
+    directory = args.output_dir or (record.output_dir if record is not None else "")
     try:
-        if directory is not None:
-            output = outputs.OutputDirectory(outputs.local_path(directory))
-            output.claim()
-            try:
-                cluster.fetch(ended.files, output.path)
-                output.commit()
-            except BaseException:
-                output.discard()
-                raise
+        if directory:
+            _fetch(cluster, ended, directory, record)
         else:
-            with tempfile.TemporaryDirectory(prefix="zmqmr-output-") as kept:
-                cluster.fetch(ended.files, kept)
-                for block in outputs.stream(outputs.parts(kept)):
-                    sys.stdout.buffer.write(block)
-                sys.stdout.flush()
+            for block in stream(cluster, ended.files):
+                sys.stdout.buffer.write(block)
+            sys.stdout.flush()
     except BlobLost as error:
         reason = f"the output of {ended.job} was fetched before, or has waited for too long"
         raise UsageError(reason) from error
-    cluster.release(ended.files)
+    cluster.release(file.sha256 for file in ended.files)
+    records = Records.of(Settings.from_environ())
+    if record is not None and (now := records.read(record.job)) is not None:
+        now.fetched = True
+        records.write(now)
+
+
+def _fetch(cluster: "RemoteCluster", ended: "JobEnded", directory: str, record: "Record | None") -> None:
+    """Put the output, and that of the steps if the job was asked for it, into directories."""
+    from zmqmr.client.claims import claim_outputs, complete_outputs
+    from zmqmr.client.remote_output import fetch
+
+    steps_directory, steps = (record.step_output_dir, record.steps) if record is not None else ("", 1)
+    with ExitStack() as undo:
+        step_output, output = claim_outputs(directory, steps_directory, steps, undo)
+        fetch(cluster, ended.files, output.path, step_output.path if step_output else "")
+        complete_outputs(step_output, output)
+        undo.pop_all()
 
 
 def _say_end(ended: "JobEnded") -> None:
@@ -156,10 +225,10 @@ def _say_end(ended: "JobEnded") -> None:
     say(f"{ended.job} {ended.state}{reason}")
 
 
-def _find(args: argparse.Namespace) -> "JobSummary":
-    """The job that is named, or whose id begins so. UsageError when there is none, or more than one."""
-    with connect(args) as cluster:
-        found = cluster.jobs().jobs
+def _find(args: argparse.Namespace, cluster: "RemoteCluster") -> "JobSummary":
+    """The job that is named, or whose id begins so: the connection's from now on. UsageError when there is
+    none, or more than one."""
+    found = cluster.jobs().jobs
     exact = [job for job in found if job.job == args.job]
     matching = exact or [job for job in found if job.job.startswith(args.job)]
     if not matching:
@@ -169,6 +238,7 @@ def _find(args: argparse.Namespace) -> "JobSummary":
     if len(matching) > 1:
         names = ", ".join(job.job for job in matching[:5])
         raise UsageError(f"{args.job} is the beginning of {len(matching)} jobs: {names}; give more of it")
+    cluster.job = matching[0].job
     return matching[0]
 
 

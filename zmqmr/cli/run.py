@@ -47,8 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", EXIT_INTERRUPTED)
     except BrokenPipeError:
-        if not _reader_has_gone():
+        from zmqmr.client.endings import reader_has_gone
+
+        if not reader_has_gone():
             raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what Python flushes at its end
         return EXIT_JOB_FAILED
     except (OSError, NotImplementedError) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO) and not error.filename:
@@ -109,18 +112,6 @@ def _raised_by_mrjob(error: BaseException) -> bool:
     """Whether mrjob itself raised it, as it does for a missing input; not the job, and not zmqmr."""
     *_, (frame, _line) = traceback.walk_tb(error.__traceback__)
     return frame.f_globals.get("__name__", "").partition(".")[0] == "mrjob"
-
-
-def _reader_has_gone() -> bool:
-    """Whether standard output is a pipe that nobody reads (`| head`); if so, it is sent to nowhere."""
-    import select
-
-    poll = select.poll()
-    poll.register(1, 0)
-    gone = any(events & select.POLLERR for _, events in poll.poll(0))
-    if gone:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    return gone
 
 
 if __name__ == "__main__":

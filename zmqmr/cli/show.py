@@ -4,10 +4,10 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from zmqmr.cli import remote
-from zmqmr.cli.jobs import seconds
-from zmqmr.cli.texts import duration, moment, print_json, print_progress
+from zmqmr.cli.jobs import UNSEEN, seconds
+from zmqmr.cli.texts import duration, moment, print_json, print_progress, say
 from zmqmr.client.texts import one_line, printable
-from zmqmr.errors import EXIT_OK
+from zmqmr.errors import EXIT_OK, ZmqmrError
 from zmqmr.settings import Settings
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def run(args: argparse.Namespace) -> int:
     """Print it; 0, or 2 when there is no such job."""
-    if args.cluster:
+    record = None if args.cluster else remote.record_of(args)
+    if record is None:
         return remote.show(args)
     import msgspec
 
@@ -35,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     from zmqmr.client.records import Records
 
     records = Records.of(Settings.from_environ())
-    record = _with_progress(records.find(args.job))
+    record = _with_news(args, record, records) if args.cluster else _with_progress(record)
     failures = [entry for _, entry in entries(records.log_path(record.job)) if entry.get("failure")]
     if args.json:
         # Without omitting what has its default value: readers of the JSON expect every field.
@@ -59,14 +60,29 @@ def _with_progress(record: "Record") -> "Record":
     return record if update is None else msgspec.structs.replace(record, stages=list(update.stages))
 
 
+def _with_news(args: argparse.Namespace, record: "Record", records: "Records") -> "Record":
+    """The record of a job on a cluster with what that says now, if it can be asked."""
+    from zmqmr.client.remote_records import news
+
+    if record.state not in ("running", "left"):
+        return record
+    try:
+        with remote.connect(args) as cluster:
+            return news(record, cluster, records)
+    except ZmqmrError as error:
+        say(f"this is what is known here: {error}")
+        return record
+
+
 def _print(record: "Record", records: "Records") -> None:
     lines = [
         ("job", record.job),
         ("state", record.state + (f": {record.reason.partition(chr(10))[0]}" if record.reason else "")),
         ("begun", moment(record.begun)),
-        ("time", duration(seconds(record)) if record.state != "lost" else "not known"),
+        ("time", duration(seconds(record)) if record.state not in UNSEEN else "not known"),
         ("command", " ".join([record.script, *record.arguments])),
         ("in", record.cwd),
+        ("cluster", record.cluster),
         ("output", record.output_dir or _where_output_is(record)),
         ("inputs", _inputs(record)),
         ("resumes", record.resumes),
@@ -83,10 +99,10 @@ def _print(record: "Record", records: "Records") -> None:
 
 
 def _where_output_is(record: "Record") -> str:
-    if not record.detached:
-        return "standard output of its client"
     if record.fetched:
-        return "was printed by zmqmr attach"
+        return "was printed" if record.cluster else "was printed by zmqmr attach"
+    if not record.detached and not (record.cluster and record.state in ("left", "succeeded")):
+        return "standard output of its client"
     return f"kept until it is fetched: zmqmr attach {record.job}"
 
 

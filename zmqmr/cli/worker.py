@@ -7,9 +7,7 @@ registers anew.
 import argparse
 import os
 import re
-import shutil
 import socket
-import tempfile
 
 from zmqmr.cli.services import add_key_options, endpoint, keys_of, make_room_for_files, say, take
 from zmqmr.errors import EXIT_OK, UsageError
@@ -17,7 +15,7 @@ from zmqmr.net.endpoints import check_safe
 from zmqmr.settings import Settings
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
-_LIVES = "worker-"  # how a worker's own directory begins: what an earlier life has left is removed
+_OWN = "worker"  # name of the worker's own directory on each drive
 
 
 def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -72,31 +70,28 @@ def run(args: argparse.Namespace) -> int:
         check_safe(where, keys is not None)
     places = [os.path.abspath(directory) for directory in args.directory]
     locks = [take(place, "worker") for place in places]
-    directories = [_new_life(place) for place in places]
+    # The same for each life: one that takes the place of another finds its spools.
+    directories = [os.path.join(place, _OWN) for place in places]
     name_process("zmqmr-agent")
     # Forked before there is a ZeroMQ context, whose threads no fork may have.
     spare = ExecutorProcess.fork(close=locks)
     say(f"worker {name} listens at {args.listen} and offers {slots} slots to {args.coordinator}")
-    try:
-        run_agent(
-            {
-                "name": name,
-                "coordinator": args.coordinator,
-                "shuffle": args.listen,
-                "store": args.store or "",
-                "directory": directories[0],
-                "more_directories": directories[1:],
-                "slots": slots,
-                "settings": settings,
-                "lifeline": None,
-                "spare": spare,
-                "keys": keys,
-                "notifier": Notifier.from_environ(),
-            }
-        )
-    finally:
-        for directory in directories:
-            shutil.rmtree(directory, ignore_errors=True)
+    run_agent(
+        {
+            "name": name,
+            "coordinator": args.coordinator,
+            "shuffle": args.listen,
+            "store": args.store or "",
+            "directory": directories[0],
+            "more_directories": directories[1:],
+            "slots": slots,
+            "settings": settings,
+            "lifeline": None,
+            "spare": spare,
+            "keys": keys,
+            "notifier": Notifier.from_environ(),
+        }
+    )
     return EXIT_OK
 
 
@@ -112,11 +107,3 @@ def _name(args: argparse.Namespace) -> str:
     if not _NAME.fullmatch(name):
         raise UsageError(f"--name {name!r}: give 1 to 100 letters, digits, dots, dashes and underscores")
     return name
-
-
-def _new_life(place: str) -> str:
-    """A directory for this life; what earlier ones have left is removed."""
-    for name in os.listdir(place):
-        if name.startswith(_LIVES):
-            shutil.rmtree(os.path.join(place, name), ignore_errors=True)
-    return tempfile.mkdtemp(prefix=_LIVES, dir=place)

@@ -6,7 +6,9 @@ that calls make_runner() and run() itself gets the exception.
 """
 
 import contextlib
+import errno
 import logging
+import select
 import signal
 import sys
 import threading
@@ -16,7 +18,7 @@ from typing import NoReturn
 
 from zmqmr.client.callers import driven_by_run_job
 from zmqmr.client.texts import printable
-from zmqmr.errors import EXIT_INTERRUPTED, EXIT_USAGE, InputError, ZmqmrError
+from zmqmr.errors import EXIT_INTERRUPTED, EXIT_USAGE, InputError, OutOfDisk, ZmqmrError
 
 log = logging.getLogger("mrjob.zeromq")
 
@@ -75,6 +77,20 @@ def nothing_started() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def temporary_files(find: Callable[[], str]) -> Iterator[None]:
+    """A full drive inside is OutOfDisk that names the directory of the job's temporary files, which `find`
+    finds."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        directory = find()
+        reason = f"cannot write to {directory}: {error.strerror}; make room there, or set local_tmp_dir"
+        raise OutOfDisk(reason, directory) from error
+
+
+@contextlib.contextmanager
 def signals_clean_up() -> Iterator[None]:
     """SIGTERM and SIGHUP raise Terminated inside, unless the program handles them itself."""
     previous = {}
@@ -118,6 +134,13 @@ def _end(message: str, exit_code: int) -> NoReturn:
     elif exit_code == EXIT_USAGE:
         print(message, file=sys.stderr)
     raise SystemExit(exit_code)
+
+
+def reader_has_gone() -> bool:
+    """Whether standard output is a pipe that nobody reads any longer, as after `| head`."""
+    poll = select.poll()
+    poll.register(1, 0)
+    return any(events & select.POLLERR for _, events in poll.poll(0))
 
 
 def is_shown(level: int) -> bool:

@@ -156,13 +156,22 @@ def client_identity() -> bytes:
     return b"client:" + os.urandom(8).hex().encode()
 
 
+def greeting(job: str) -> Attach:
+    """What a client says of itself before it pushes files for a job."""
+    return Attach(job, __version__, host=_host(), mrjob=mrjob.__version__)
+
+
+def _host() -> str:
+    return socket.gethostname()[:200]
+
+
 def submission(spec: JobSpec, lease_seconds: float = 0.0) -> bytes:
     """The message that submits a job, if a coordinator takes it; UsageError otherwise."""
     try:
         submit = Submit(
             spec,
             __version__,
-            host=socket.gethostname()[:200],
+            host=_host(),
             mrjob=mrjob.__version__,
             python=".".join(map(str, sys.version_info[:3])),
             lease_seconds=lease_seconds,

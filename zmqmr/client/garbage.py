@@ -82,14 +82,15 @@ class _Collector:
         """What is left of jobs whose processes were killed at one stroke, except what a later job can use."""
         for record in self._all:
             on_file = self._records.read(record.job)
-            if record.state != "lost" or on_file is None or on_file.state != "running":
+            gone = record.state in ("lost", "left")
+            if not gone or on_file is None or on_file.state != "running":
                 continue
             left = [path for path in (_sockets(record), _session(record)) if path and os.path.isdir(path)]
             sizes = [places.size(path) for path in left]
             if not self._dry_run and not settle(record, self._records, self._now):
                 continue  # somebody works in it, or takes it up
             for path, size in zip(left, sizes, strict=True):
-                yield Garbage(path, size, f"{record.job} was lost")
+                yield Garbage(path, size, f"{record.job} was {record.state}")
 
     def too_old(self) -> Iterator[Garbage]:
         """Records, logs and data of jobs that ended long ago, and old repro bundles."""
@@ -155,7 +156,8 @@ def settle(record: Record, records: Records, now: float) -> bool:
     when another process holds its directory."""
     if _is_used(record.data):
         return False
-    places.prune(record.data)
+    if record.data:
+        places.prune(record.data)
     if sockets := _sockets(record):
         shutil.rmtree(sockets, ignore_errors=True)
     record.ended = record.ended or now

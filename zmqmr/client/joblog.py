@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from zmqmr.client.progress import explain
-from zmqmr.messages import AttemptReport
+from zmqmr.messages import AttemptReport, JobUpdate
 
 MAX_BYTES = 8 * 1024**2  # of a log; what comes after that is not kept
 _LOGGER = logging.getLogger("mrjob")
@@ -41,8 +41,12 @@ class JobLog(logging.Handler):
         if text != self._explained:
             self._append({"time": record.created, "level": record.levelname.lower(), "text": text})
 
-    def failure(self, report: AttemptReport) -> None:
-        """Keep the explanation of a failed attempt."""
+    def note(self, message: AttemptReport | JobUpdate) -> None:
+        """Keep what a message says of a failed attempt: its explanation."""
+        if isinstance(message, AttemptReport):
+            self._failure(message)
+
+    def _failure(self, report: AttemptReport) -> None:
         self._explained = explain(report, self._steps)
         level = "error" if report.final else "warning"
         entry = {"time": time.time(), "level": level, "text": self._explained, "failure": True}

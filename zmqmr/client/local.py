@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from zmqmr.client.endings import Left, log, uninterrupted
+from zmqmr.client.progress import LOCAL_WORKER
 from zmqmr.data import places
 from zmqmr.errors import CoordinatorUnreachable, UsageError
 from zmqmr.messages import AttemptReport, JobEnded, JobSpec, JobUpdate
@@ -85,7 +86,7 @@ class LocalCluster:
         self._lives += 1
         return {
             **common,
-            "name": "local",
+            "name": LOCAL_WORKER,
             "coordinator": self._endpoint,
             "shuffle": f"ipc://{self._sockets}/shuffle-{self._lives}",
             "directory": os.path.join(self._data, places.AGENT),

@@ -22,16 +22,18 @@ RECORD_CHARACTERS = 500  # of a record in an explanation
 STORY_LINES = 10  # of a task's story: its last events
 STORY_CHARACTERS = 200  # of one of them
 STANDARD_INPUT = "standard input"
+LOCAL_WORKER = "local"  # the name of the only one of this machine
 
 _STORY_LINE = re.compile(r"(\d+(?:\.\d+)?) (.*)", re.DOTALL)
 
 
-def explain(report: AttemptReport, steps: int) -> str:
-    """Why an attempt failed, in full: host, step, task, attempt, file, offset, record, traceback, stderr."""
+def explain(report: AttemptReport, steps: int, elsewhere: bool = False) -> str:
+    """Why an attempt failed, in full: host, step, task, attempt, file, offset, record, traceback, stderr.
+    `elsewhere`: its host is not this one."""
     failure = report.failure
     lines = [
         f"Attempt {report.attempt} of {report.attempts} of task {report.task} failed on host "
-        f"{one_line(report.host)}, in step {report.step + 1} of {steps}:",
+        f"{_host(report)}, in step {report.step + 1} of {steps}:",
         "  " + one_line(failure.reason),
     ]
     if failure.path:
@@ -39,7 +41,8 @@ def explain(report: AttemptReport, steps: int) -> str:
     if failure.record:
         lines.append(f"  record: {cut(one_line(failure.record), RECORD_CHARACTERS)}")
     if failure.repro:
-        lines.append(f"  run it alone: zmqmr replay {one_line(failure.repro)}")
+        where = " on that host" if elsewhere else ""
+        lines.append(f"  run it alone{where}: zmqmr replay {one_line(failure.repro)}")
     for title, text in (("traceback", failure.traceback), ("the end of its standard error", failure.stderr)):
         if text.strip():
             lines.append(f"  {title}:")
@@ -68,10 +71,16 @@ def summary(report: AttemptReport, steps: int) -> str:
     """One line about an attempt that is run again."""
     place = f", reading {_place(report)}" if report.failure.path else ""
     return (
-        f"Task {report.task} of step {report.step + 1} of {steps} failed on host {one_line(report.host)} and "
+        f"Task {report.task} of step {report.step + 1} of {steps} failed on host {_host(report)} and "
         f"is run again (attempt {report.attempt} of {report.attempts}{place}): "
         + one_line(report.failure.reason)
     )
+
+
+def _host(report: AttemptReport) -> str:
+    """Its host, and its worker where that has a name of its own."""
+    own = report.worker not in ("", LOCAL_WORKER, report.host)
+    return one_line(f"{report.host} (worker {report.worker})" if own else report.host)
 
 
 def _place(report: AttemptReport) -> str:
@@ -91,10 +100,13 @@ class Progress:
         *,
         explain_failures: bool = True,
         standard_input: str = "",
+        elsewhere: bool = False,
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
-        """`standard_input`: path of the file that holds what was read from there, which no user knows."""
+        """`standard_input`: path of the file that holds what was read from there, which no user knows.
+        `elsewhere`: the job's hosts are not this one."""
+        self._elsewhere = elsewhere
         self._steps = steps
         self._standard_input = standard_input
         self._explain = explain_failures
@@ -147,10 +159,10 @@ class Progress:
         if report.final:
             self.explained = report
             if self._explain:
-                log.error(explain(report, self._steps))
+                log.error(explain(report, self._steps, self._elsewhere))
         else:
             self._retry(report)
-            log.debug(explain(report, self._steps))
+            log.debug(explain(report, self._steps, self._elsewhere))
 
     def _retry(self, report: AttemptReport) -> None:
         """Say that an attempt is run again; a fault of the job makes all of them fail alike."""

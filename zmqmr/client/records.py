@@ -1,7 +1,8 @@
 """What is known of each job that ran on this machine: a small file in the state directory, and its log.
 
 A record is written when the job begins and again when it ends, whole each time, so that a reader finds
-the one or the other. A record that says "running" while none of its processes lives is of a lost job.
+the one or the other. A record that says "running" while none of its processes lives is of a lost job, or
+of one on a cluster, which goes on there without its client.
 """
 
 import json
@@ -17,11 +18,12 @@ from zmqmr.errors import UsageError
 from zmqmr.messages import Counters, StageProgress
 from zmqmr.settings import Settings
 
-State = Literal["running", "succeeded", "failed", "killed", "lost"]
+State = Literal["running", "succeeded", "failed", "killed", "lost", "left"]
 RESUMABLE = ("failed", "killed", "lost")
 MAX_INPUTS = 1000  # in a record, and so those whose changes can be named
 MAX_COUNTERS = 1000  # in a record, of one step
 MAX_TEXT = 20_000  # characters of a reason
+LEFT = "its client has ended; zmqmr show asks the cluster"
 _SUFFIX = ".json"
 
 
@@ -60,7 +62,8 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     to_stdout: bool = False  # whether standard output is where the output goes
     detached: bool = False
     fetched: bool = False  # whether `zmqmr attach` has printed a detached job's output
-    data: str = ""  # directory of intermediate data
+    cluster: str = ""  # where it runs, as --cluster has it; empty: this machine
+    data: str = ""  # directory of intermediate data, or of its client's files
     endpoint: str = ""  # of the coordinator
     boot: str = ""  # the machine's start that `processes` belong to
     processes: dict[str, Process] = {}  # by what they are
@@ -149,8 +152,11 @@ class Records:
 
 
 def settled(record: Record) -> Record:
-    """The record, as a lost job's if it says running and no process of it lives."""
+    """The record, as a lost job's if it says running and no process of it lives; of one on a cluster it is
+    known only that its client has left it."""
     if record.state == "running" and not living(record):
+        if record.cluster:
+            return msgspec.structs.replace(record, state="left", reason=LEFT)
         reason = "its processes ended without a word: killed, or the machine was started again"
         return msgspec.structs.replace(record, state="lost", reason=reason)
     return record

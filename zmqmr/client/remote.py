@@ -3,12 +3,9 @@
 Neither the coordinator nor a worker can read a file of this machine, nor this machine one of theirs.
 """
 
-import errno
-import hashlib
 import os
-import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import islice
 from typing import Any
@@ -16,22 +13,19 @@ from typing import Any
 import msgspec
 
 from zmqmr.client.cluster import Cluster
-from zmqmr.client.endings import log
-from zmqmr.client.follow import Follower, OnMessage, client_identity
+from zmqmr.client.endings import Left, log
+from zmqmr.client.follow import Follower, OnMessage, client_identity, greeting, submission
 from zmqmr.client.texts import size_words
 from zmqmr.client.tunnel import Tunnel
-from zmqmr.data.outputs import TEMPORARY
 from zmqmr.data.pushing import SplitBlob, push_splits
-from zmqmr.errors import CoordinatorUnreachable, Corrupt, OutOfDisk, SpillError
+from zmqmr.errors import CoordinatorUnreachable, ProtocolError, SpillError, ZmqmrError
 from zmqmr.messages import (
-    Attach,
     JobEnded,
     JobList,
     JobSpec,
     ListJobs,
     Refused,
     Split,
-    StoredFile,
     ToClient,
     decode,
     encode,
@@ -46,6 +40,8 @@ from zmqmr.store_messages import Blob
 FIRST_SECONDS = 10.0  # for a coordinator that never answered
 PATIENCE_SECONDS = 120.0  # for one that did, while its connection is lost
 SILENT_SECONDS = 5.0  # then another connection is tried
+KILL_SECONDS = 10.0  # for the coordinator to hear that a job is to be killed
+RELEASE_SECONDS = 10.0  # for the store to hear that files are not needed; it finds out by itself, later
 SAY_SECONDS = 10.0  # between two words about a transfer
 PUSHED_TOGETHER = 32  # splits, so that the store is asked once for many
 _POLL_MILLISECONDS = 200
@@ -56,17 +52,21 @@ class _Silent(CoordinatorUnreachable):
 
 
 class RemoteCluster:
-    """A connection to a cluster, for one job; use it as a context."""
+    """A connection to a cluster, for one job, which may be named later; use it as a context."""
 
     def __init__(self, cluster: Cluster, settings: Settings, job: str = ""):
         self.name = cluster.name
-        self._cluster, self._settings, self._job = cluster, settings, job
+        self.job = job
+        self._cluster, self._settings = cluster, settings
         self._stack = ExitStack()
         self._tunnel: Tunnel | None = None
-        self._heard = 0.0  # when the coordinator last said something; 0.0: never
+        self.heard = False  # whether the coordinator has ever said something
+        self.pushing = False  # whether files are on their way to it, or there
+        self.killed: JobEnded | None = None  # the end of the job, after an interrupt
         self._silent_since = 0.0  # when this connection, or the last word on it, began
         self._lost_since = 0.0  # since when there was no word on any
         self._refusal: Refusal | None = None
+        self._ssh_said = ""  # why ssh ended, as the user was told
         self._keys = cluster.keys
 
     def __enter__(self) -> "RemoteCluster":
@@ -85,22 +85,36 @@ class RemoteCluster:
 
     def push(self, spec: JobSpec, *, inputs: bool) -> JobSpec:
         """Put the job's bundle, and its `inputs` if the workers do not see them, into the store; the job as
-        it is to be submitted. InputError as in `read_blocks`, SpillError when the store has no room."""
-        self._greet()
+        it is to be submitted. InputError as in `read_blocks`, SpillError when the store has no room,
+        UsageError when no coordinator would take such a job."""
+        submission(spec)
+        answer = self._ask(greeting(self.job))  # the coordinator may not be there, or refuse us
+        if isinstance(answer, Refused):
+            raise CoordinatorUnreachable(f"the coordinator refused the job: {answer.reason}")
+        self.pushing = True
         size = os.path.getsize(spec.bundle)
-        with self._store() as store:
+        with self.store() as store:
             self._push_bundle(store, spec, size)
             splits = self._push_inputs(store, spec) if inputs else spec.splits
         return msgspec.structs.replace(spec, stored=True, bundle="", bundle_bytes=size, splits=splits)
 
-    def _greet(self) -> None:
-        """Have a word from the coordinator before anything is sent: it may not be there, or refuse us."""
-        with self._control() as socket:
-            socket.send(encode(Attach(self._job)))
-            while not socket.poll(_POLL_MILLISECONDS):
-                with suppress(_Silent):
+    def _ask(self, message: Any) -> Any:
+        """The coordinator's answer to a message; asked again over another connection while it is silent."""
+        while True:
+            with self._control() as socket, suppress(_Silent):
+                socket.send(encode(message))
+                while not socket.poll(_POLL_MILLISECONDS):
                     self._check()
-            self._note(socket.recv())
+                self._note(message)
+                return self._decoded(socket.recv())
+
+    def _decoded(self, frame: bytes) -> Any:
+        try:
+            return decode(frame, ToClient)
+        except ProtocolError as error:
+            raise CoordinatorUnreachable(
+                f"the coordinator of {self.name} has another release of zmqmr, install the same: {error}"
+            ) from error
 
     def _push_bundle(self, store: StoreClient, spec: JobSpec, size: int) -> None:
         blob = Blob(spec.bundle_sha256, size)
@@ -118,7 +132,7 @@ class RemoteCluster:
             log.info("pushing %s, %s, to the cluster %s", many, size_words(total), self.name)
         splits: list[Split] = []
         done = 0
-        say = _Now(SAY_SECONDS)
+        say = Now(SAY_SECONDS)
         pushed = push_splits(spec.splits)
         while some := list(islice(pushed, PUSHED_TOGETHER)):
             splits += [split for split, _ in some]
@@ -135,21 +149,32 @@ class RemoteCluster:
 
     @staticmethod
     def _push_split(store: StoreClient, source: SplitBlob) -> None:
-        store.put(source.blob, source.read)
+        try:
+            store.put(source.blob, source.read)
+        except SpillError as error:
+            source.check_unchanged()
+            raise error
 
     @contextmanager
-    def _store(self) -> Iterator[StoreClient]:
+    def store(self, patience_seconds: float = PATIENCE_SECONDS) -> Iterator[StoreClient]:
+        """A connection to the store. CoordinatorUnreachable when it is silent for longer."""
         endpoint = self._tunnel.store if self._tunnel is not None else self._cluster.store
         client = StoreClient(
             lambda: store_client(self._context, endpoint, self._newest_keys()),
-            self._job,
-            PATIENCE_SECONDS if self._heard else FIRST_SECONDS,
+            self.job,
+            patience_seconds if self.heard else FIRST_SECONDS,
             self._keep_tunnel,
         )
         try:
             yield client
         finally:
             client.close()
+
+    def release(self, output: Iterable[str] = ()) -> None:
+        """Tell the store that the job's files are not needed any longer, and the blobs `output` by nobody.
+        Without an answer for a while it is left to find out by itself."""
+        with suppress(ZmqmrError), self.store(RELEASE_SECONDS) as store:
+            store.release(output)
 
     # --- the job -----------------------------------------------------------------------------
 
@@ -171,42 +196,68 @@ class RemoteCluster:
             raise _Taken
 
         with suppress(_Taken):
-            self._follow(lambda follower: follower.submit(spec), on_message, cancels=False)
+            self._follow(lambda follower: follower.submit(spec), on_message, cancels=True)
 
     def cancel(self) -> JobEnded | None:
         """Kill the job; None when its end was not heard."""
-        with self._control() as socket:
-            return Follower(socket, self._job, self._check, self._note).cancel()
+        deadline = time.monotonic() + KILL_SECONDS
+        while time.monotonic() < deadline:
+            with self._control() as socket, suppress(_Silent):
+                return Follower(socket, self.job, self._check, self._note).cancel()
+        return None
 
     def jobs(self) -> JobList:
         """The jobs that the coordinator knows."""
-        with self._control() as socket:
-            socket.send(encode(ListJobs()))
-            while not socket.poll(_POLL_MILLISECONDS):
-                self._check()
-            answer = decode(socket.recv(), ToClient)
-            if not isinstance(answer, JobList):
-                reason = answer.reason if isinstance(answer, Refused) else "it says something else"
-                raise CoordinatorUnreachable(f"the coordinator of {self.name} refuses: {reason}")
-            return answer
+        answer = self._ask(ListJobs())
+        if not isinstance(answer, JobList):
+            reason = answer.reason if isinstance(answer, Refused) else "it says something else"
+            raise CoordinatorUnreachable(f"the coordinator of {self.name} refuses: {reason}")
+        return answer
 
     def _follow(self, begin: Callable[[Follower], None], on_message: OnMessage, *, cancels: bool) -> JobEnded:
+        """Follow the job to its end, over as many connections as that takes. If an interrupt `cancels` the
+        job, its end is awaited before it is raised again; one that comes meanwhile raises Left."""
+        try:
+            return self._followed(begin, on_message)
+        except KeyboardInterrupt:
+            if not cancels:
+                raise
+            try:
+                self._kill()
+            except KeyboardInterrupt:
+                raise Left(self.job) from None
+            raise
+
+    def _followed(self, begin: Callable[[Follower], None], on_message: OnMessage) -> JobEnded:
         def heard(message: Any) -> None:
             self._note(message)
             on_message(message)
 
         while True:
             with self._control() as socket:
-                follower = Follower(socket, self._job, self._check, heard)
+                follower = Follower(socket, self.job, self._check, heard)
                 begin(follower)
                 try:
-                    return follower.wait(cancels=cancels)
+                    return follower.wait(cancels=False)
                 except _Silent:
                     log.debug("no word from the coordinator; connecting again")
                 except CoordinatorUnreachable:
                     if not self._has_new_keys():
                         raise
                     log.info("the cluster %s has new keys; connecting again", self.name)
+
+    def _kill(self) -> None:
+        log.info("killing the job; interrupt again to leave at once")
+        with suppress(CoordinatorUnreachable):
+            self.killed = self.cancel()
+        if self.killed is None:
+            log.warning(
+                "the cluster was not heard: the job may go on there until it has missed its client for"
+                " %.0f seconds; zmqmr kill %s --cluster %s ends it",
+                self._settings.client_lease_seconds,
+                self.job,
+                self.name,
+            )
 
     @contextmanager
     def _control(self) -> Iterator[Any]:
@@ -237,9 +288,9 @@ class RemoteCluster:
 
     def _note(self, _: Any) -> None:
         """The coordinator has said something."""
-        if self._heard and self._lost_since and time.monotonic() - self._lost_since > SILENT_SECONDS:
+        if self.heard and self._lost_since and time.monotonic() - self._lost_since > SILENT_SECONDS:
             log.warning("the connection to the cluster %s is there again", self.name)
-        self._heard = self._silent_since = time.monotonic()
+        self.heard, self._silent_since = True, time.monotonic()
         self._lost_since = 0.0
 
     def _check(self) -> None:
@@ -254,47 +305,32 @@ class RemoteCluster:
             self._lost_since = self._silent_since
             log.warning("the connection to the cluster %s is lost; trying again", self.name)
         reason = self._check_tunnel()
-        if now - self._lost_since > (PATIENCE_SECONDS if self._heard else FIRST_SECONDS):
+        if now - self._lost_since > (PATIENCE_SECONDS if self.heard else FIRST_SECONDS):
             how = f": {reason}" if reason else "; does it run there?"
-            again = f"; follow the job with: zmqmr attach {self._job} --cluster {self.name}"
+            again = f"; follow the job with: zmqmr attach {self.job} --cluster {self.name}"
             raise CoordinatorUnreachable(
-                f"the coordinator of {self.name} does not answer{how}{again if self._heard else ''}"
+                f"the coordinator of {self.name} does not answer{how}{again if self.heard else ''}"
             )
         raise _Silent(f"the connection to the cluster {self.name} is lost")
 
     def _keep_tunnel(self) -> None:
+        """Called while files move."""
         self._check_tunnel()
 
     def _check_tunnel(self) -> str:
         """Start ssh again if it has ended; why it had."""
-        return self._tunnel.check() if self._tunnel is not None else ""
-
-    # --- files from the cluster --------------------------------------------------------------
-
-    def fetch(self, files: Iterable[StoredFile], output: str, steps: str = "") -> None:
-        """Get the job's output: the parts into the directory `output`, those of each step below `steps`. A
-        file has its name when it is whole and checked. SpillError when it cannot be written."""
-        places = {"output": output, "steps": steps}
-        wanted = [file for file in files if places[file.name.partition("/")[0]]]
-        _check_room(wanted, places)
-        say, total = _Now(SAY_SECONDS), sum(file.size for file in wanted)
-        with self._store() as store:
-            for file in wanted:
-                _fetch_file(store, file, places)
-                if say.due():
-                    log.info("fetched %s of %s of output", size_words(store.moved), size_words(total))
-
-    def release(self, output: Iterable[StoredFile]) -> None:
-        """The job's files are not needed on the cluster any longer, and its output by nobody."""
-        with self._store() as store:
-            store.release(file.sha256 for file in output)
+        reason = self._tunnel.check() if self._tunnel is not None else ""
+        if reason and reason != self._ssh_said:
+            self._ssh_said = reason
+            log.warning("ssh to the cluster %s has ended and is started again: %s", self.name, reason)
+        return reason
 
 
 class _Taken(Exception):
     """The coordinator has the job."""
 
 
-class _Now:
+class Now:
     """Whether it is time to say something again."""
 
     def __init__(self, seconds: float):
@@ -307,36 +343,3 @@ class _Now:
             return False
         self._next = now + self._seconds
         return True
-
-
-def _check_room(files: list[StoredFile], places: Mapping[str, str]) -> None:
-    for place, directory in places.items():
-        size = sum(file.size for file in files if file.name.startswith(f"{place}/"))
-        if directory and size > shutil.disk_usage(directory).free:
-            raise OutOfDisk(
-                f"the output has {size_words(size)}, and there is less room in {directory};"
-                " make room, or give another --output-dir",
-                directory,
-            )
-
-
-def _fetch_file(store: StoreClient, file: StoredFile, places: Mapping[str, str]) -> None:
-    place, _, name = file.name.partition("/")
-    path = os.path.join(places[place], name)
-    aside = os.path.join(places[place], TEMPORARY, name.replace("/", "-"))
-    digest = hashlib.sha256()
-    try:
-        for directory in (os.path.dirname(aside), os.path.dirname(path)):
-            os.makedirs(directory, exist_ok=True)
-        with open(aside, "wb") as out:
-            for data in store.get(Blob(file.sha256, file.size)):
-                digest.update(data)
-                out.write(data)
-        if digest.hexdigest() != file.sha256:
-            raise Corrupt(
-                f"the output file {name} arrived damaged; fetch it again, or run the job again", path
-            )
-        os.replace(aside, path)
-    except OSError as error:
-        kind = OutOfDisk if error.errno in (errno.ENOSPC, errno.EDQUOT) else SpillError
-        raise kind(f"cannot write {path}: {error.strerror}", path) from error

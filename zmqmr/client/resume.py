@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
 from zmqmr import hook
@@ -47,8 +47,9 @@ class Earlier:
         self.record = record
         self._records = records
         self._lock = -1
-        self.spools = places.spools(record.data, record.job)
-        if os.path.isdir(self.spools):
+        self._there = bool(record.cluster)  # whether what it left is on the workers of a cluster
+        self.spools = record.job if self._there else places.spools(record.data, record.job)
+        if not self._there and os.path.isdir(self.spools):
             self._lock = places.lock(record.data)
             if self._lock < 0:
                 raise UsageError(f"{record.job} is being resumed or still ends; wait, and see `zmqmr jobs`")
@@ -71,7 +72,7 @@ class Earlier:
     def usable(self, new: Record) -> bool:
         """Whether anything of it may be used again: with other code or versions, nothing is."""
         same = self.record.bundle_sha256 == new.bundle_sha256 and self.record.versions == new.versions
-        return same and os.path.isdir(self.spools)
+        return same and (self._there or os.path.isdir(self.spools))
 
     def explain(self, new: Record) -> list[str]:
         """What is used again and why not the rest, a line each."""
@@ -81,7 +82,7 @@ class Earlier:
         if len(changes) > _SHOWN:
             shown.append(f"and {len(changes) - _SHOWN} more")
         said = one_line("; ".join(shown))
-        left = kept(old)
+        left = "its finished tasks" if self._there else kept(old)
         if not left:
             return [f"resuming {old.job}, which {old.state}: it left no finished task, so all run"]
         if not self.usable(new):
@@ -93,8 +94,10 @@ class Earlier:
 
     def take_back_output(self) -> None:
         """Remove what the job left in its output directories, if nobody was there to do it."""
+        if self.record.state not in ("lost", "left"):
+            return
         for path in filter(None, (self.record.output_dir, self.record.step_output_dir)):
-            if self.record.state != "lost" or os.path.exists(os.path.join(path, outputs.SUCCESS)):
+            if os.path.exists(os.path.join(path, outputs.SUCCESS)):
                 continue
             with suppress(OSError):  # it is not there
                 lock = places.lock(path)
@@ -103,8 +106,9 @@ class Earlier:
                     os.close(lock)
 
     def succeeded(self, job: str) -> None:
-        """The job that took it up is done: what it left is of no use any more."""
-        places.remove(self.record.data)
+        """The job that took it up is done: what it left is of no use any more. Workers see to that alone."""
+        if not self._there:
+            places.remove(self.record.data)
         record = self._records.read(self.record.job)
         if record is not None:
             record.resumed_by = job
@@ -125,23 +129,34 @@ def kept(record: Record) -> str:
     return f"{tasks} finished tasks, {places.size(spools):,} bytes," if tasks else ""
 
 
-def find(command: tuple[str, list[str]], name: str, records: Records) -> Earlier:
+def find(
+    command: tuple[str, list[str]],
+    name: str,
+    records: Records,
+    cluster: str = "",
+    ask: Callable[[Record], Record] = lambda record: record,
+) -> Earlier:
     """The job named `name`, or the newest that the same command (see `command_line`) left unfinished in this
-    directory; UsageError without one."""
+    directory, on `cluster`; UsageError without one. `ask`: says how a job went on that its client left."""
     if name:
-        return Earlier(records.find(name), records)
-    wanted = (*command, os.getcwd())
-    same = [each for each in records.all() if (each.script, each.arguments, each.cwd) == wanted]
+        record = records.find(name)
+        if record.cluster != cluster:
+            where = f"on the cluster {record.cluster}" if record.cluster else "on this machine"
+            how = f"with --cluster {record.cluster}" if record.cluster else "without --cluster"
+            raise UsageError(f"{record.job} ran {where}; resume it {how}")
+        return Earlier(ask(record) if record.state == "left" else record, records)
+    wanted = (*command, os.getcwd(), cluster)
+    same = [each for each in records.all() if (each.script, each.arguments, each.cwd, each.cluster) == wanted]
     if not same:
         raise UsageError(
             "no earlier run of this command in this directory is known; run it without --resume,"
             " or name a job: zmqmr-run --resume JOB (`zmqmr jobs` lists them)"
         )
-    return Earlier(same[0], records)
+    return Earlier(ask(same[0]) if same[0].state == "left" else same[0], records)
 
 
 def _check_state(record: Record) -> None:
-    if record.state == "running":
+    if record.state == "running":  # of a cluster's, the client may be none of this machine's
         client = living(record).get("client")
         where = f" (process {client.pid})" if client else ""
         raise UsageError(f"{record.job} is still running{where}; follow it with: zmqmr attach {record.job}")

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from mrjob.bin import MRJobBinRunner
@@ -14,11 +14,13 @@ from mrjob.step import StepFailedException
 
 from zmqmr.client import jobspec, options, resume
 from zmqmr.client.callers import driven_by_run_job, job_that_makes_runner
+from zmqmr.client.claims import claim_outputs
 from zmqmr.client.endings import (
     log,
     nothing_started,
     said_to_user,
     signals_clean_up,
+    temporary_files,
     uninterrupted,
 )
 from zmqmr.client.jobconf import is_nline
@@ -34,6 +36,10 @@ from zmqmr.errors import UsageError
 from zmqmr.ids import job_id
 from zmqmr.messages import AttemptReport, InputFile, JobEnded, JobSpec, JobUpdate
 from zmqmr.settings import Settings
+
+if TYPE_CHECKING:
+    from zmqmr.client.follow import OnMessage
+    from zmqmr.client.remote_run import RemoteRun
 
 _LOCK = "exec 9>/tmp/wrapper.lock."  # how a line of mrjob's setup script begins
 _OWN_LOCK = 'exec 9>"$__mrjob_PWD/.wrapper.lock"'
@@ -56,6 +62,7 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
         self._foreign: set[str] = set()
         self._counters: list[dict[str, dict[str, int]]] = []
         self._job_class, self._prints = job_that_makes_runner()
+        self._there: RemoteRun | None = None  # the cluster that runs the job
         self._detached = False  # whether another process has taken the job over
         self._detached_there = False  # whether the job goes on, on a cluster
         self._left = False  # whether the agent cleans up alone
@@ -165,6 +172,12 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
     def _data(self) -> str:
         return os.path.dirname(self._get_local_tmp_dir())
 
+    def cleanup(self, mode: list[str] | None = None) -> None:
+        """Remove what the job needed while it ran, as mrjob's option cleanup asks, and leave its cluster."""
+        if self._there is not None:
+            self._there.close()
+        super().cleanup(mode)
+
     def _cleanup_local_tmp(self) -> None:
         if self._local_tmp_dir and not self._detached and not self._left:
             clean_up = places.prune if self._keeps else places.remove
@@ -195,52 +208,51 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
         """Nothing yet: `_run` makes the archives, once inputs and output are known to be good."""
 
     def _run(self) -> None:
-        if self._opts["cluster"]:
-            self._run_on_cluster()
-            return
         with ExitStack() as undo:
             with nothing_started():
                 settings = Settings.from_environ()
+                if self._opts["cluster"]:
+                    self._there = self._cluster(settings)
+                    undo.callback(self._there.close)
                 earlier = self._earlier(settings, undo)
-                spec, step_output, output = self._prepare(settings, undo)
+                with temporary_files(lambda: self._data):
+                    spec, step_output, output = self._prepare(settings, undo)
                 record = describe(self, spec, settings, self._data, self._prints)
                 if earlier is not None:
                     spec = self._take_up(earlier, record, spec)
             run = Run(spec, settings, Session(settings, record), step_output, output, earlier)
-            if self._opts["detach"]:
+            if not self._opts["detach"]:
+                self._follow(run)
+            elif self._there is None:
                 self._detach(run, undo)
             else:
-                self._follow(run)
+                self._leave(self._there, run)
+                return  # and give the output directories up: who fetches the output claims them
             undo.pop_all()
+            if self._there is not None and not self._there.streams:
+                self._there.close()
 
-    def _run_on_cluster(self) -> None:
+    def _cluster(self, settings: Settings) -> "RemoteRun":
         from zmqmr.client.remote_run import RemoteRun
 
-        with ExitStack() as undo:
-            with nothing_started():
-                settings = Settings.from_environ()
-                run = RemoteRun(self, settings)
-                spec, step_output, output = self._prepare(settings, undo)
-            ended = run.run(spec, output, step_output)
-            if ended is None:
-                self._detached_there = True
-                if driven_by_run_job():
-                    print(spec.job, flush=True)
-                return
-            self._failed_step = run.failed_step
-            self._counters = [dict(counters) for counters in ended.counters]
-            self._counters += [{} for _ in range(len(spec.steps) - len(self._counters))]
-            self._log_counters()
-            if ended.state != "succeeded":
-                self._raise_failed(ended)
-            undo.pop_all()
+        if self._opts["shared_inputs"] and "-" in self._input_paths:
+            raise UsageError(
+                "no worker can read this standard input; leave --shared-inputs out, or name files"
+            )
+        return RemoteRun(
+            self._opts["cluster"],
+            settings,
+            push_inputs=not self._opts["shared_inputs"],
+            streams=self._prints and not self._output_dir and driven_by_run_job(),
+        )
 
     def _earlier(self, settings: Settings, undo: ExitStack) -> Earlier | None:
         """The earlier job that is to be resumed, if one is."""
         if not self._opts["resume"] and not self._opts["resume_from"]:
             return None
-        name = self._opts["resume_from"] or ""
-        earlier = resume.find(resume.command_line(), name, Records.of(settings))
+        records, name = Records.of(settings), self._opts["resume_from"] or ""
+        there = (self._there.name, self._there.ask) if self._there is not None else ()
+        earlier = resume.find(resume.command_line(), name, records, *there)
         undo.callback(earlier.close)
         earlier.take_back_output()
         return earlier
@@ -272,10 +284,17 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
         if driven_by_run_job():
             print(run.spec.job, flush=True)
 
+    def _leave(self, there: "RemoteRun", run: Run) -> None:
+        """Let the job go on, on a cluster, and say its id."""
+        there.leave(run)
+        self._detached_there = True
+        if driven_by_run_job():
+            print(run.spec.job, flush=True)
+
     def _follow(self, run: Run, begun: Callable[[], None] | None = None) -> None:
         """Have the job run and complete its output. `begun` is called once it can be attached to."""
         with run.session as session:
-            self._keeps = True
+            self._keeps = self._there is None
             ended = self._submit(run, begun)
             session.ended(ended)
             self._counters = [dict(counters) for counters in ended.counters]
@@ -283,6 +302,8 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
             self._log_counters()
             if ended.state != "succeeded":
                 self._raise_failed(ended)
+            if self._there is not None:
+                self._there.take(run)
             run.complete_output()
         self._keeps = session.record.detached and not session.record.output_dir
         if run.earlier is not None:
@@ -297,7 +318,10 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
         confs = jobspec.interpret_steps(self, settings)
         self._warn_of_unsupported(confs)
         files = self._list_inputs([path for path in self._input_paths if path != "-"])
-        step_output, output = self._claim_outputs(undo)
+        self._output_dir = outputs.local_path(self._output_dir or os.path.join(self._data, places.OUTPUT))
+        step_output, output = claim_outputs(
+            self._output_dir, self._step_output_dir or "", self._num_steps(), undo
+        )
         if "-" in self._input_paths:
             files = self._list_inputs(self._get_input_paths())
         spec = jobspec.build(
@@ -316,28 +340,6 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
 
         return list_inputs(paths)
 
-    def _claim_outputs(
-        self, undo: ExitStack
-    ) -> tuple[outputs.OutputDirectory | None, outputs.OutputDirectory]:
-        """Claim the output directories, of the steps and of the job; `undo` discards them."""
-        given = self._output_dir or os.path.join(self._data, places.OUTPUT)
-        self._output_dir = outputs.local_path(given)
-        output = outputs.OutputDirectory(self._output_dir)
-        step_output = None
-        if self._step_output_dir and self._num_steps() > 1:
-            step_output = outputs.OutputDirectory(
-                outputs.local_path(self._step_output_dir), "--step-output-dir"
-            )
-            if os.path.commonpath([step_output.path, output.path]) in (step_output.path, output.path):
-                raise UsageError("--step-output-dir and --output-dir must not contain each other; change one")
-        for directory in filter(None, (output, step_output)):
-            directory.claim()
-            undo.callback(uninterrupted, directory.discard)
-        if step_output:
-            for number in range(self._num_steps() - 1):
-                os.mkdir(os.path.join(step_output.path, f"{number:04d}"))
-        return step_output, output
-
     def _pack(self) -> tuple[str, str]:
         try:
             super()._create_dir_archives()
@@ -348,6 +350,25 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
         return pack(files, archives, self._get_local_tmp_dir())
 
     def _submit(self, run: Run, begun: Callable[[], None] | None) -> JobEnded:
+        def shown(message: JobUpdate | AttemptReport) -> None:
+            run.session.note(message)
+            progress(message)
+
+        progress = self._progress = Progress(
+            len(run.spec.steps),
+            explain_failures=self._opts["read_logs"] is not False,
+            standard_input=self._stdin_path or "",
+            elsewhere=self._there is not None,
+        )
+        try:
+            if self._there is not None:
+                return self._there.run(run, shown)
+            return self._run_here(run, begun, shown)
+        finally:
+            progress.close()
+            self._failed_step = progress.explained.step if progress.explained else None
+
+    def _run_here(self, run: Run, begun: Callable[[], None] | None, on_message: "OnMessage") -> JobEnded:
         from zmqmr.client.garbage import collect_if_due
         from zmqmr.client.local import LocalCluster
 
@@ -356,34 +377,21 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
             if begun is not None:
                 begun()
 
-        def shown(message: JobUpdate | AttemptReport) -> None:
-            run.session.note(message)
-            progress(message)
-
-        spec = run.spec
-        progress = self._progress = Progress(
-            len(spec.steps),
-            explain_failures=self._opts["read_logs"] is not False,
-            standard_input=self._stdin_path or "",
-        )
         cluster = LocalCluster(run.settings, self._slots(), self._data, started)
         try:
             with cluster:
                 if cluster.status_url:
                     log.info("status page: %s", cluster.status_url)
                 collect_if_due(run.settings)
-                ended = cluster.run(spec, shown)
+                return cluster.run(run.spec, on_message)
         finally:
-            progress.close()
             self._left = not cluster.ended
-        self._failed_step = progress.explained.step if progress.explained else None
-        return ended
 
     def _raise_failed(self, ended: JobEnded) -> None:
         reason = self._progress.known(ended.reason) or f"the job was {ended.state}"
         head, _, rest = reason.partition("\n")
         if rest:
-            log.error("%s", "\n".join(map(one_line, reason.split("\n"))))
+            log.error("%s", "\n  ".join(map(one_line, reason.split("\n"))))  # none of it looks like ours
         raise StepFailedException(
             reason=one_line(head),
             step_num=self._failed_step,
@@ -439,6 +447,10 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
             raise ValueError("Run the job before streaming output")
         if self._detached or self._detached_there:
             return  # `zmqmr attach` has it, when there is some
+        if self._there is not None and self._there.streams:
+            with said_to_user():
+                yield from self._there.stream()
+            return
         if self._closed:
             log.warning("the runner is closed: its output is probably gone; read it before cleanup()")
         if os.path.isdir(directory):

@@ -12,6 +12,7 @@ import mrjob
 
 from zmqmr import __version__
 from zmqmr.client import records
+from zmqmr.client.claims import complete_outputs
 from zmqmr.client.endings import log
 from zmqmr.client.joblog import JobLog
 from zmqmr.client.jobspec import bundled
@@ -33,6 +34,8 @@ class Session:
         self.records = Records.of(settings)
         self._log = JobLog(self.records.log_path(record.job), record.steps)
         self._ended = False
+        self._there = False  # whether a cluster has the job: its end is not this process's to decide
+        self._succeeded = False
 
     def __enter__(self) -> "Session":
         self._log.pid = os.getpid()
@@ -47,23 +50,40 @@ class Session:
         self.record.processes = {what: records.process(pid) for what, pid in everyone.items()}
         self._write()
 
+    def goes_there(self) -> None:
+        """A cluster has the job now."""
+        self._there = True
+
+    def leave(self) -> None:
+        """The job goes on without this process."""
+        self._end("left", records.LEFT)
+
+    def fetched(self) -> None:
+        """What the job printed has been printed."""
+        self.record.fetched = True
+        self._write()
+
     def note(self, message: JobUpdate | AttemptReport) -> None:
         """Keep what a message says of failures and progress."""
-        if isinstance(message, AttemptReport):
-            self._log.failure(message)
-        else:
+        self._log.note(message)
+        if isinstance(message, JobUpdate):
             self.record.stages = list(message.stages)
 
     def ended(self, ended: JobEnded) -> None:
         """Keep the end of the job as the coordinator tells it."""
         self.record.counters = records.bounded([dict(counters) for counters in ended.counters])
         self.record.stages = list(ended.stages)
-        if ended.state != "succeeded":  # it has succeeded when its output is complete
+        self._succeeded = ended.state == "succeeded"
+        if not self._succeeded:  # it has succeeded when its output is complete
             self._end(ended.state, ended.reason)
 
     def __exit__(self, kind: object, error: BaseException | None, _: TracebackType | None) -> None:
         if error is None:
             self._end("succeeded", "")
+        elif self._there and self._succeeded:
+            self._end("succeeded", f"its output was not fetched: {str(error) or 'interrupted'}")
+        elif self._there:
+            self._end("left", str(error) or "interrupted")
         elif isinstance(error, KeyboardInterrupt):
             self._end("killed", str(error) or "interrupted")
         elif isinstance(error, Exception):
@@ -113,6 +133,7 @@ def describe(
         step_output_dir=spec.step_output_dir,
         to_stdout=to_stdout,
         detached=bool(runner._opts["detach"]),
+        cluster=runner._opts["cluster"] or "",
         data=data,
         versions=versions(),
         inputs=list(islice(inputs.values(), records.MAX_INPUTS)),
@@ -153,10 +174,7 @@ class Run:
 
     def complete_output(self) -> None:
         """Mark the output complete."""
-        if self.step_output:
-            numbered = os.scandir(self.step_output.path)
-            self.step_output.commit(sorted(entry.path for entry in numbered if entry.is_dir()))
-        self.output.commit()
+        complete_outputs(self.step_output, self.output)
 
     def let_go(self) -> None:
         """Close what another process, forked from this one, holds on to."""

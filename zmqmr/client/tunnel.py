@@ -48,9 +48,7 @@ class Tunnel:
 
     def __enter__(self) -> "Tunnel":
         _remove_abandoned()
-        self._directory = tempfile.mkdtemp(prefix=_PREFIX, dir=_short_directory())
-        self._lock = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
-        fcntl.flock(self._lock, fcntl.LOCK_SH)
+        self._directory, self._lock = _own_directory()
         self.control = f"ipc://{self._directory}/control"
         self.store = f"ipc://{self._directory}/store"
         try:
@@ -65,7 +63,7 @@ class Tunnel:
         """Start ssh again if it has ended; why it had, or ""."""
         if self._process is None or self._process.poll() is None:
             return ""
-        reason = self._words()
+        reason = self._words() or "without a word"
         if time.monotonic() - self._started >= RESTART_SECONDS:
             self._start()
         return reason
@@ -110,9 +108,9 @@ class Tunnel:
         options: dict[str, str] = {}
         known, identity = (os.path.join(self._cluster.directory, name) for name in (KNOWN_HOSTS, IDENTITY))
         if os.path.exists(known):
-            options |= {"GlobalKnownHostsFile": "/dev/null", "UserKnownHostsFile": f'"{known}"'}
+            options |= {"GlobalKnownHostsFile": "/dev/null", "UserKnownHostsFile": _quoted(known)}
         if os.path.exists(identity):
-            options |= {"IdentitiesOnly": "yes", "IdentityFile": f'"{identity}"'}
+            options |= {"IdentitiesOnly": "yes", "IdentityFile": _quoted(identity)}
         return options
 
     def _await_sockets(self) -> None:
@@ -154,12 +152,29 @@ class Tunnel:
         os.close(self._lock)
 
 
+def _quoted(path: str) -> str:
+    """A path as an option of ssh, which would take % for its own."""
+    return '"' + path.replace("%", "%%") + '"'
+
+
+def _own_directory() -> tuple[str, int]:
+    """A new directory, and the descriptor that keeps it from being taken for an abandoned one."""
+    while True:
+        directory = tempfile.mkdtemp(prefix=_PREFIX, dir=_short_directory())
+        with suppress(OSError):  # another client was quicker than the lock, and has removed it
+            lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            if os.path.isdir(directory):
+                return directory, lock
+            os.close(lock)
+
+
 def _remove_abandoned() -> None:
     """Remove what clients that were killed have left: nobody has locked it any more."""
     for entry in os.scandir(_short_directory()):
-        if not entry.name.startswith(_PREFIX) or entry.stat(follow_symlinks=False).st_uid != os.getuid():
+        if not entry.name.startswith(_PREFIX):
             continue
-        with suppress(OSError):
+        with suppress(OSError):  # somebody else's, or gone
             descriptor = os.open(entry.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -169,9 +184,10 @@ def _remove_abandoned() -> None:
 
 
 def _short_directory() -> str:
-    """Where a socket's path is short enough: Unix allows 107 bytes, and ssh adds 17 while it makes one."""
+    """Where a socket's path is short enough: Unix allows 107 bytes, and ssh adds 17 while it makes one. For
+    ssh a colon ends it."""
     directory = tempfile.gettempdir()
-    return directory if len(directory.encode()) <= 50 else "/tmp"
+    return directory if len(directory.encode()) <= 50 and ":" not in directory else "/tmp"
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from mrjob import __version__ as mrjob_version
 from zmqmr import __version__
 from zmqmr.messages import (
     PROTOCOL,
+    Attach,
     FromAgent,
     FromClient,
     FromOperator,
@@ -19,6 +20,7 @@ from zmqmr.messages import (
 _OF_AGENTS = frozenset(get_args(FromAgent))
 _OF_CLIENTS = frozenset(get_args(FromClient)) | {ListWorkers}
 _OF_OPERATORS = frozenset(get_args(FromOperator))
+_FIRST = {kind.__name__ for kind in (Register, Submit, Attach)}  # what a peer's first message may be
 _MAY_SAY = {"worker": _OF_AGENTS, "client": _OF_CLIENTS, "coordinator": _OF_OPERATORS}
 
 
@@ -28,7 +30,7 @@ def may_say(roles: frozenset[str], kind: type) -> bool:
     return any(kind in _MAY_SAY[role] for role in roles)
 
 
-def misfit(message: Register | Submit, here: str) -> str:
+def misfit(message: Register | Submit | Attach, here: str) -> str:
     """Why a worker or client of these versions cannot take part, naming both sides; "" when it can.
     `here`: this host. mrjob's releases of one series, 0.7 for example, work together."""
     theirs = _who(message)
@@ -47,7 +49,7 @@ def misfit(message: Register | Submit, here: str) -> str:
 
 def misfit_of_another_release(introduction: Introduction, here: str) -> str:
     """The same for a first message of which only the introduction can be read; "" when it is none."""
-    if introduction.type not in (Register.__name__, Submit.__name__) or introduction.protocol == PROTOCOL:
+    if introduction.type not in _FIRST or introduction.protocol == PROTOCOL:
         return ""
     return (
         f"{_named(introduction.worker, introduction.host)} has zmqmr {introduction.version} (protocol"
@@ -69,7 +71,7 @@ def other_pythons(python: str, workers: dict[str, str]) -> str:
     )
 
 
-def _who(message: Register | Submit) -> str:
+def _who(message: Register | Submit | Attach) -> str:
     return _named(message.worker if isinstance(message, Register) else "", message.host)
 
 

@@ -36,6 +36,7 @@ _KINDS: dict[str, type] = {
         events.AttemptSlow,
         events.WaitOver,
         events.WorkersMissing,
+        events.OpeningOverdue,
         events.ClientMissing,
     )
 }

@@ -249,6 +249,9 @@ class Coordinator:
             self._register(peer, message)
         elif isinstance(message, Submit):
             self._submit(peer, message)
+        elif isinstance(message, Attach) and message.version and (reason := misfit(message, self._host)):
+            self._say_once(peer, f"is refused: {reason}")
+            self._send(peer, Refused(reason))
         elif isinstance(message, Cancel | Attach) and not self._knows(message.job):
             self._send(peer, JobUnknown(message.job))  # no event: strangers' questions fill no journal
         elif isinstance(message, Cancel):

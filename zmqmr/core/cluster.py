@@ -66,6 +66,7 @@ class Cluster:
             final=final,
             failure=failure,
             story=task.story,
+            worker=worker.name,
         )
         self._inform(job, report)
 

@@ -135,6 +135,13 @@ class WaitOver:
 
 
 @dataclass(frozen=True, slots=True)
+class OpeningOverdue:
+    """A worker has not said for long what it has kept for a job that resumes another."""
+
+    job: str
+
+
+@dataclass(frozen=True, slots=True)
 class ClientMissing:
     """A job's client has been silent for its lease."""
 
@@ -167,6 +174,7 @@ Event = (
     | CommitOverdue
     | AttemptSlow
     | WaitOver
+    | OpeningOverdue
     | ClientMissing
     | WorkersMissing
     | Tick

@@ -53,7 +53,7 @@ class Launching(Cluster):
     def _fill(self) -> None:
         """Give every free slot a ready task; jobs take turns, the one with fewest running first."""
         while self.workers:
-            jobs = [job for job in self.jobs.values() if job.stage.ready or job.stage.wake]
+            jobs = [j for j in self.jobs.values() if (j.stage.ready or j.stage.wake) and not j.awaited]
             if len(jobs) > 1:
                 jobs.sort(key=lambda job: job.running)
             if not any(self._launch_one(job) for job in jobs):

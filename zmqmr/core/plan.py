@@ -100,3 +100,9 @@ def plan_stages(spec: JobSpec) -> tuple[StagePlan, ...]:
             close(0, number, combine)
             chain = _Chain("map", len(stages) - 1, stages[-1].tasks, number + 1)
     return tuple(stages)
+
+
+def keeps_tasks(spec: JobSpec, plan: StagePlan) -> bool:
+    """Whether what a task of the stage yields is kept, so that it need not run again: in a spool, or, of a
+    stored job's last stage, in the store."""
+    return bool(plan.partitions) or (spec.stored and plan.output_step == len(spec.steps) - 1)

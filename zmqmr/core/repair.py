@@ -58,6 +58,7 @@ class Repair(Launching):
         """A worker is gone, with all that it ran and held for a job."""
         name = worker.name
         job.opened.discard(name)
+        job.awaited.discard(name)
         job.unopened.pop(name, None)
         for task, attempt in job.attempts():
             if attempt.worker == name and not self._lose_attempt(job, task, attempt, worker.host):

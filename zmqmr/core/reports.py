@@ -1,5 +1,6 @@
 """What workers say about attempts, and what becomes of their tasks: commits, failures, records left out."""
 
+from zmqmr.core.plan import keeps_tasks
 from zmqmr.core.repair import Repair
 from zmqmr.core.state import NOTHING, Attempt, Job, Stage, Task, TaskState, Worker, signature
 from zmqmr.messages import (
@@ -41,15 +42,16 @@ class Reports(Repair):
 
     def _opened(self, worker: Worker, job: Job, report: Opened) -> None:
         job.opened.add(worker.name)
+        job.awaited.discard(worker.name)
         job.unopened.pop(worker.name, None)
         found = False
         for name in report.kept:
             task = job.by_name.get(name)
-            if task is not None and task.spool is None and job.plans[task.stage].partitions:
+            if task is not None and task.spool is None and keeps_tasks(job.spec, job.plans[task.stage]):
                 task.spool, found = worker.name, True
                 if not task.attempt:
                     job.stages[task.stage].reused += 1
-        if found or not job.settled:
+        if (found or not job.settled) and not job.awaited:
             self._settle(job)
         self._advance(job)  # there may be nothing to do
         self._offer(worker)
@@ -58,6 +60,7 @@ class Reports(Repair):
         """A worker cannot run the job. If no other one could, that is its end; otherwise those that can go on
         without it, and it is asked again."""
         failure = report.failure
+        job.awaited.discard(worker.name)
         if worker.name in job.opened and not failure.fatal:
             return  # it came late
         times = job.unopened.get(worker.name, (0, 0.0))[0] + 1
@@ -348,6 +351,8 @@ class Reports(Repair):
             self._note(job, task, f"no replay by {worker.name}: {failure.reason}")
             if task.spool == worker.name:
                 task.spool = None
+                if attempt.number == 1:
+                    job.stages[task.stage].reused -= 1
             self._settle(job)
         elif self._charge(worker, job, task, failure):
             if failure.damaged and job.plans[task.stage].source is not None:

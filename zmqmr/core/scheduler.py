@@ -21,6 +21,7 @@ from zmqmr.core.events import (
     JobCancelled,
     JobsRemembered,
     JobSubmitted,
+    OpeningOverdue,
     Reported,
     Tick,
     WaitOver,
@@ -37,6 +38,7 @@ from zmqmr.messages import (
     AttemptProgress,
     CommitFailed,
     Committed,
+    EndJob,
     Failure,
     Heartbeat,
     Inventory,
@@ -46,6 +48,7 @@ from zmqmr.messages import (
 
 UPDATE_SECONDS = 0.2  # between two JobUpdates
 ASK_SECONDS = 5.0  # between two questions to a worker that has not opened a job
+OPENING_SECONDS = 15.0  # for all workers to say what they have kept of a job that is resumed
 COMMIT_SECONDS = 60.0  # from an attempt's end until its records must have arrived
 SLOW_FACTOR = 1.5  # times the median, as Hadoop and Spark have it: such an attempt is slow ...
 SLOW_SECONDS = 5.0  # ... but a shorter one is not worth a race
@@ -84,6 +87,7 @@ class Scheduler(Restart):
             CommitOverdue: self._commit_overdue,
             WaitOver: self._wait_over,
             WorkersMissing: self._workers_missing,
+            OpeningOverdue: self._opening_overdue,
             ClientMissing: self._client_missing,
             Tick: self._tick,
         }
@@ -136,6 +140,9 @@ class Scheduler(Restart):
             version=event.version,
             python=event.python,
         )
+        for ended in self.ended.values():  # which it may have missed: what it kept of them is of no use
+            if ended.state == "succeeded":
+                self._tell(event.worker, EndJob(ended.job))
         for job in self.jobs.values():
             job.changed, job.waiting_since = True, None
             self._tell(event.worker, job.opening)
@@ -205,6 +212,8 @@ class Scheduler(Restart):
             return  # a client that asks twice wants one job
         job = self.jobs[name] = Job(event.spec, event.client, self._now, event.lease_seconds)
         job.asked = self._now
+        if event.spec.reuse:  # nothing runs before it is known what need not run
+            job.awaited = set(self.workers)
         for worker in self.workers:
             self._tell(worker, job.opening)
 
@@ -227,6 +236,8 @@ class Scheduler(Restart):
                 events.append(WorkersMissing(job.spec.job))
             if job.lease_seconds and now - job.client_heard > job.lease_seconds:
                 events.append(ClientMissing(job.spec.job))
+            if job.awaited and now - job.began > OPENING_SECONDS:
+                events.append(OpeningOverdue(job.spec.job))
             events += self._overdue(job, now)
             events += [
                 WaitOver(job.spec.job, task.name) for task in job.waiting.values() if task.wait_until <= now
@@ -292,6 +303,11 @@ class Scheduler(Restart):
         job = self.jobs.get(event.job)
         if job is not None and not self.workers:
             self._end(job, "failed", f"no worker joined within {self.worker_wait_seconds:.0f} seconds")
+
+    def _opening_overdue(self, event: OpeningOverdue) -> None:
+        if job := self.jobs.get(event.job):
+            job.awaited.clear()
+            self._settle(job)
 
     def _client_missing(self, event: ClientMissing) -> None:
         if job := self.jobs.get(event.job):

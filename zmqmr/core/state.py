@@ -197,6 +197,7 @@ class Job:
         self.clients = deque([client], maxlen=FOLLOWERS)
         self.lease_seconds = lease_seconds  # that all of its clients may be silent; 0: for ever
         self.client_heard = now
+        self.awaited: set[str] = set()  # workers that may have kept tasks of the job that this one resumes
         self.began = now
         self.plans = plan_stages(spec)
         self.total_bytes = sum(piece.length for split in spec.splits for piece in split.pieces)

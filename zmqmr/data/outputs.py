@@ -7,7 +7,7 @@ import gzip
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import IO, cast
 from urllib.parse import unquote, urlsplit
@@ -147,9 +147,13 @@ def _write_success(directory: str) -> None:
 
 def parts(directory: str) -> list[str]:
     """The paths of the part files in `directory`, by part number."""
-    matches = [match for match in map(_PART.match, os.listdir(directory)) if match]
-    ordered = sorted(matches, key=lambda match: (int(match[1]), match[0]))
-    return [os.path.join(directory, match[0]) for match in ordered]
+    return [os.path.join(directory, name) for name in part_names(os.listdir(directory))]
+
+
+def part_names(names: Iterable[str]) -> list[str]:
+    """Those of `names` that are part files', by part number."""
+    matches = [match for match in map(_PART.match, names) if match]
+    return [match[0] for match in sorted(matches, key=lambda match: (int(match[1]), match[0]))]
 
 
 def stream(paths: Sequence[str]) -> Iterator[bytes]:

@@ -45,6 +45,12 @@ class SplitBlob:
                 parts.append(_pread(each.file.path, start, end - start))
         return b"".join(parts)
 
+    def check_unchanged(self) -> None:
+        """InputVanished, naming it, when a file is not what it was when the job was planned."""
+        for each in self.ranges:
+            for _ in raw_range(each.file, each.start, each.start):
+                pass
+
 
 def push_splits(splits: tuple[Split, ...]) -> Iterator[tuple[Split, SplitBlob | None]]:
     """Each split with its pieces in a blob, and the blob; None for a split without any piece. Reads all

@@ -210,6 +210,7 @@ class StoreClient:
                     offset += len(data)
                     self.moved += len(data)
                     yield data
+                    self._answered = time.monotonic()  # whoever takes the bytes may take long
 
     # --- the connection ----------------------------------------------------------------------
 

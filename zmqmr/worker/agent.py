@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
+import msgspec
 import zmq
 from mrjob import __version__ as mrjob_version
 
@@ -57,12 +58,14 @@ from zmqmr.net.sockets import (
     worker_identity,
 )
 from zmqmr.settings import Settings
+from zmqmr.worker.ended_jobs import EndedJobs
 from zmqmr.worker.explain import explain_spill
 from zmqmr.worker.fetch import StoreAccess
 from zmqmr.worker.hosted import HostedJob
 from zmqmr.worker.spawn import ExecutorProcess
 
 FAREWELL_MILLISECONDS = 200  # for the coordinator to take the last message
+SWEEP_SECONDS = 10.0  # between two looks at what ended jobs left
 FRAMES_A_TURN = 64  # frames taken before the loop looks at anything else
 
 
@@ -103,6 +106,8 @@ class Agent:
         self._leftovers = leftovers
         self._data = data
         self._lock = self._take_directories()
+        self._ended_jobs = EndedJobs(self.directories, settings.state_days, settings.state_bytes)
+        self._sweep_at = 0.0
         self._client_is_gone = False
         self._running = True
         self._coordinator = coordinator
@@ -168,6 +173,7 @@ class Agent:
                 self._finish_commits()
                 self._serve_jobs(ready)
                 self._check_lifeline(ready)
+                self._sweep()
         finally:
             self._clean_up()
 
@@ -259,6 +265,13 @@ class Agent:
             self._running = False
             self._client_is_gone = not os.read(self._lifeline, 1)
 
+    def _sweep(self) -> None:
+        """On a cluster nobody else looks after what ended jobs left; on one machine the client does."""
+        now = time.monotonic()
+        if self._lifeline is None and now >= self._sweep_at:
+            self._sweep_at = now + SWEEP_SECONDS
+            self._ended_jobs.sweep(self.jobs)
+
     # --- messages ----------------------------------------------------------------------------
 
     def send(self, message: Any) -> None:
@@ -312,11 +325,14 @@ class Agent:
         self._running = False
 
     def _open_job(self, message: OpenJob) -> None:
-        name = message.spec.job
+        spec = message.spec
+        name = spec.job
         if name not in self.jobs:
             spare, self._spare = self._spare, None
+            if spec.reuse in self.jobs:  # it runs still, and needs its spools itself
+                spec = msgspec.structs.replace(spec, reuse="")
             self.jobs[name] = HostedJob(
-                message.spec,
+                spec,
                 self.directories,
                 self.settings,
                 self.slots,
@@ -362,6 +378,9 @@ class Agent:
     def _end_job(self, message: EndJob) -> None:
         if job := self.jobs.pop(message.job, None):
             job.close(keep=message.keep)
+        elif not message.keep:  # it ended while an earlier life of this worker was away
+            for directory in self.directories:
+                places.clear_job(os.path.join(directory, message.job), keep=False)
 
     def _close_sockets(self) -> None:
         if self._refusal is not None:

@@ -8,7 +8,7 @@ after that, a committed part is not lost.
 import hashlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -145,6 +145,20 @@ def put_files(
         return tuple(_store_one(client, name, path, errand) for name, path in files.items())
     finally:
         client.close()
+
+
+def claim_files(
+    access: StoreAccess | None, job: str, files: Sequence[StoredFile], errand: Errand
+) -> tuple[StoredFile, ...]:
+    """Have the store keep for the job what an earlier run has put there. Corrupt when some of it is gone."""
+    client = _client(access, job, errand)
+    try:
+        lost = client.missing([Blob(file.sha256, file.size) for file in files])
+    finally:
+        client.close()
+    if lost:
+        raise Corrupt(f"the coordinator's store has not kept {lost[0].sha256}")
+    return tuple(files)
 
 
 def _store_one(client: StoreClient, name: str, path: str, errand: Errand) -> StoredFile:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from zmqmr.core.plan import StagePlan, plan_stages, stage_of
+from zmqmr.core.plan import StagePlan, keeps_tasks, plan_stages, stage_of
 from zmqmr.data.places import clear_job
 from zmqmr.data.pushing import blob_of, fetched
 from zmqmr.errors import Corrupt, SpillError, ZmqmrError
@@ -36,7 +36,16 @@ from zmqmr.settings import Settings
 from zmqmr.worker.attempt import SKIPPED
 from zmqmr.worker.delivery import note_lost_owner
 from zmqmr.worker.explain import explain_spill
-from zmqmr.worker.fetch import INPUT, Errand, StoreAccess, fetch, put_files, spec_here, unpack_bundle
+from zmqmr.worker.fetch import (
+    INPUT,
+    Errand,
+    StoreAccess,
+    claim_files,
+    fetch,
+    put_files,
+    spec_here,
+    unpack_bundle,
+)
 from zmqmr.worker.hosted_executor import HostedExecutor
 from zmqmr.worker.kept import Kept
 from zmqmr.worker.partitions import spill_error
@@ -256,13 +265,32 @@ class HostedJob:
         report = msgspec.structs.replace(  # it may be of an earlier run of the job, under other names
             report, job=self.spec.job, task=launch.task, attempt=launch.attempt, undelivered=()
         )
-        if all(owner in ("", self._shuffle) for owner in launch.owners):
+        if not self._plans[launch.stage].partitions:
+            self._claim_output(attempt, report)
+        elif all(owner in ("", self._shuffle) for owner in launch.owners):
             frames = tuple(msgspec.structs.replace(count, frames=0) for count in report.frames)
             report = msgspec.structs.replace(report, frames=frames)
             self._attempt_ended(AttemptEnded(launch.task, launch.attempt, report, None))
         else:
             attempt.report = report
             self._executor.run(msgspec.structs.replace(self._run_message(attempt, ()), replay=spool.path))
+
+    def _claim_output(self, attempt: _Attempt, report: AttemptDone) -> None:
+        """What a task of the last stage has yielded is in the store, if that has kept it."""
+        name = os.path.relpath(attempt.target, self.directory)  # in an earlier run it may have been another
+        first, *others = report.files
+        files = (msgspec.structs.replace(first, name=name), *others)
+
+        def claimed_or_failed(_: Any, error: Exception | None) -> None:
+            attempt.errand = None
+            if error is not None:
+                self._errand_failed(attempt, error)
+            else:
+                claimed = msgspec.structs.replace(report, files=files)
+                self._attempt_ended(AttemptEnded(*attempt.key, claimed, None))
+
+        claim = partial(claim_files, self._access, self.spec.job, files)
+        attempt.errand = self._begin(claim, claimed_or_failed)
 
     def _with_input(self, plan: StagePlan, attempt: _Attempt) -> None:
         launch = attempt.launch
@@ -464,8 +492,10 @@ class HostedJob:
         if commit.frames:
             self._shuffles.of(commit.stage).commit(commit.task, commit.attempt, commit.frames, spool)
         if attempt is not None:
-            if not plan.partitions:
+            if not plan.partitions and not attempt.launch.replay:
                 self._kept.keep_part(attempt.output, attempt.target, commit.stage)
+                if attempt.done is not None and attempt.done.files and keeps_tasks(self.spec, plan):
+                    self._kept.keep_report(attempt.launch, attempt.directory, attempt.done)
             self._kept.keep_skipped(attempt.directory, attempt.launch.task)
             del self._attempts[attempt.key]
             shutil.rmtree(attempt.directory, ignore_errors=True)
@@ -532,4 +562,6 @@ class HostedJob:
                 os.unlink(attempt.output)
         self._attempts.clear()
         for directory in self.directories:
-            clear_job(directory, keep and not self.spec.stored)  # nobody resumes a stored job
+            clear_job(directory, keep)
+        for directory in self._kept.earlier_directories() if not keep else ():
+            clear_job(directory, keep)

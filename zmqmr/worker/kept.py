@@ -13,11 +13,11 @@ from typing import Literal
 import msgspec
 
 from zmqmr.core.keys import Keys
-from zmqmr.core.plan import StagePlan
+from zmqmr.core.plan import StagePlan, keeps_tasks
 from zmqmr.data.outputs import SUCCESS, TEMPORARY
 from zmqmr.data.places import SPOOLS
 from zmqmr.data.seals import seal
-from zmqmr.data.spools import Shelf, Spool
+from zmqmr.data.spools import Shelf, Spool, SpoolWriter
 from zmqmr.errors import Corrupt, SpillError
 from zmqmr.messages import AttemptDone, JobSpec, Launch, Seal
 from zmqmr.worker.attempt import SKIPPED
@@ -47,27 +47,43 @@ class Kept:
         """The tasks whose spools are here, and those that are taken over from an earlier run. Spools that
         are of no use to the job are dropped. With thousands of them it takes long: `check` is called now and
         then, and may raise."""
-        if not any(plan.partitions for plan in self._plans):
+        if not any(keeps_tasks(self._spec, plan) for plan in self._plans):
             return ()
-        keys = self._keys
-        earlier = Shelf(self._spec.reuse) if self._spec.reuse else None
-        if not any(shelf.list_keys() for shelf in (*self._shelves, *filter(None, [earlier]))):
+        keys, taken = self._keys, self._earlier_shelves()
+        if not any(shelf.list_keys() for shelf in (*self._shelves, *(earlier for _, earlier in taken))):
             return ()
         tasks = {
             keys.of(plan.number, number): plan.task(number)
             for plan in self._plans
-            if plan.partitions
+            if keeps_tasks(self._spec, plan)
             for number in range(plan.tasks)
         }
-        if earlier is not None:
+        for shelf, earlier in taken:
             for key in earlier.list_keys():
                 check()
                 if key in tasks and not _left_out(earlier, key):
-                    self._shelves[0].take_over(earlier, key)
+                    shelf.take_over(earlier, key)
         for shelf in self._shelves:
             for key in set(shelf.list_keys()) - set(tasks):
                 shelf.drop(key)
         return tuple(sorted(tasks[key] for shelf in self._shelves for key in shelf.list_keys()))
+
+    def _earlier_shelves(self) -> list[tuple[Shelf, Shelf]]:
+        """The shelves that take something over, each with that of the run that this one resumes. On one
+        machine that run is named by a directory; on a cluster by its job, of which each worker has a part."""
+        if not self._spec.reuse:
+            return []
+        if not self._spec.stored:
+            return [(self._shelves[0], Shelf(self._spec.reuse))]
+        earlier = [Shelf(os.path.join(each, SPOOLS)) for each in self.earlier_directories()]
+        return list(zip(self._shelves, earlier, strict=True)) if earlier else []
+
+    def earlier_directories(self) -> list[str]:
+        """Those of the job of this cluster that this one resumes."""
+        name = self._spec.reuse
+        if not self._spec.stored or name in ("", ".", "..") or "/" in name:
+            return []
+        return [os.path.join(os.path.dirname(each), name) for each in self._directories]
 
     @cached_property
     def _keys(self) -> Keys:
@@ -154,6 +170,16 @@ class Kept:
             self._parts.append(target)
         except OSError as error:
             raise SpillError(f"cannot move {output} to {target}: {error.strerror}", target) from error
+
+    def keep_report(self, launch: Launch, directory: str, done: AttemptDone) -> None:
+        """What a task yielded is in the coordinator's store: its report says so, beside a spool with nothing
+        in it. `directory`: the attempt's. SpillError when it cannot be kept."""
+        path = os.path.join(directory, "spool")
+        try:
+            SpoolWriter(path).close()
+            self._shelves[0].keep(self._key(launch), path, done)
+        except OSError as error:
+            raise spill_error(error, path) from error
 
     def keep_skipped(self, directory: str, task: str) -> None:
         """The records that an attempt left out, as a file in the output directory that readers ignore.

@@ -12,8 +12,9 @@ import mrjob
 
 from zmqmr import __version__
 
-# Variables that differ from one terminal or login to the next, and say nothing to a job.
+# Variables that differ from one terminal, login or start of a service to the next, and say nothing to a job.
 OF_THE_TERMINAL = {"_", "COLUMNS", "LINES", "LS_COLORS", "OLDPWD", "PWD", "SHLVL", "TERM", "TMPDIR"}
+OF_THE_SERVICE = ("CREDENTIALS_DIRECTORY", "MEMORY_PRESSURE_", "NOTIFY_SOCKET", "SYSTEMD_", "WATCHDOG_")
 OF_THE_SESSION = ("DBUS_", "GPG_", "INVOCATION_ID", "JOURNAL_", "PYTEST_", "SSH_", "XDG_", "ZMQMR_")
 OWN_MODULES = 2000  # of each directory that is looked through
 # An interpreter's version, two places of installed libraries, and where it imports from; paths hold no NUL.
@@ -30,7 +31,7 @@ def surroundings(task_python: Sequence[str] = ()) -> str:
     inherited = [
         f"{name}={value}"
         for name, value in sorted(os.environ.items())
-        if name not in OF_THE_TERMINAL and not name.startswith(OF_THE_SESSION)
+        if name not in OF_THE_TERMINAL and not name.startswith(OF_THE_SESSION + OF_THE_SERVICE)
     ]
     versions = f"mrjob {mrjob.__version__} zmqmr {__version__}"
     return "\n".join([versions, *inherited, *_interpreter(task_python)])
