@@ -3,15 +3,17 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from cluster.jobs import MARK, start
+from cluster.mistakes import GOOD, MISTAKES
 from differential.harness import Result, run_stock
 from environment import ROOT
 from testbed.bed import Testbed
 from testbed.commands import CommandFailed, missing
-from testbed.controller import Controller
+from testbed.controller import Controller, Played
 
 
 @pytest.fixture(scope="session")
@@ -71,3 +73,25 @@ def expected(lines: Path) -> Result:
 @pytest.fixture(scope="session")
 def undisturbed(cluster: Controller, lines: Path) -> Result:
     return start(cluster, lines).end()
+
+
+@pytest.fixture(scope="session")
+def newcomer(operator: Controller, tmp_path_factory: pytest.TempPathFactory) -> Controller:
+    """Another operator, who has no cluster yet."""
+    return Controller(operator.bed, tmp_path_factory.mktemp("newcomer"), operator.cache, name="fresh")
+
+
+@pytest.fixture(scope="session")
+def mistakes(newcomer: Controller) -> Iterator[list[Future[Played]]]:
+    """What comes of each of MISTAKES. They change nothing: they are made side by side, and while other tests
+    wait for hosts."""
+
+    def make(variables: dict[str, object], environment: dict[str, str]) -> Played:
+        operator = Controller(newcomer.bed, newcomer.home, newcomer.cache, name=newcomer.name)
+        operator.changes = environment
+        # There is nothing that the inventory could find, and it takes its time.
+        return operator.play("cluster.yml", "-i", "localhost,", check=False, **{**GOOD, **variables})
+
+    quota = newcomer.bed.refusing("RunInstances", "VcpuLimitExceeded", "You have none.", where="zmqmr-quota")
+    with quota, ThreadPoolExecutor(3) as pool:
+        yield [pool.submit(make, variables, environment) for variables, environment, _ in MISTAKES]

@@ -135,6 +135,7 @@ DISTURBANCES: list[Disturb] = [
 ]  # fmt: skip
 
 
+@pytest.mark.usefixtures("mistakes")  # of other tests: most of the time here is spent waiting
 @pytest.mark.parametrize("disturbed_by", DISTURBANCES)
 def test_the_output_is_the_same_bytes_whatever_happens_meanwhile(
     cluster: Controller, running: Running, undisturbed: Result, expected: Result, disturbed_by: Disturb

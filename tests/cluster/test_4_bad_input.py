@@ -3,75 +3,16 @@
 import re
 import tarfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
+from cluster.mistakes import GOOD, MISTAKES
 from cluster.plays import play_role
 from testbed.controller import Controller, Played
 
 pytestmark = pytest.mark.timeout(600)
-
-GOOD = {"workers": 1, "ssh_from": "172.31.0.0/16"}
-
-
-# What is given, the environment, and what the playbook says.
-MISTAKES: list[tuple[dict[str, object], dict[str, str], str]] = [
-    ({"cluster": "Demo_1"}, {}, r"Say which cluster: -e cluster=NAME.*\(not \"Demo_1\"\)"),
-    ({"workers": 0}, {}, r"workers=0: give the number of workers, 1 or more; playbooks/destroy.yml ends"),
-    ({"workers": "many"}, {}, r"workers=many: give the number of workers"),
-    ({"ssh_from": ""}, {}, r"Say from where you use ssh: -e ssh_from=203\.0\.113\.7/32"),
-    ({"ssh_from": "0.0.0.0/0"}, {}, r"whole world.*-e i_accept_public_ssh=true"),
-    ({"ssh_from": "10.0.0.0/16,::/0"}, {}, r"ssh_from=::/0: that is the whole world"),
-    ({"ssh_from": "10.0.0.1"}, {}, r"give a network with its prefix length"),
-    ({"worker_type": "c99.huge"}, {}, r"us-east-1 has no instance type c99\.huge"),
-    ({"worker_type": "m5.large"}, {}, r"m5\.large has no local NVMe drives.*-e allow_no_drives=true"),
-    (
-        {"worker_market": "stolen"},
-        {},
-        r"value of ec2_cluster_worker_market must be one of: on-demand, spot",
-    ),
-    (
-        {"subnet_id": "subnet-0123456789abcdef0"},
-        {},
-        r"There is no subnet subnet-0123456789abcdef0 in us-east-1",
-    ),
-    ({}, {"AWS_REGION": "", "AWS_DEFAULT_REGION": ""}, r"Say in which region: export AWS_REGION="),
-    ({}, {"AWS_REGION": "us-east-9"}, r"EC2 does not answer as us-east-9: is that a region"),
-    (
-        {},
-        {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""},
-        r"EC2 does not answer.*are there credentials",
-    ),
-    (
-        {"cluster": "quota"},
-        {},
-        r"EC2 does not start the 1 coordinator of type m6i\.large: the account's quota of vCPUs is used up"
-        r": ask AWS.*\(VcpuLimitExceeded\)",
-    ),
-]
-
-
-@pytest.fixture(scope="module")
-def newcomer(operator: Controller, tmp_path_factory: pytest.TempPathFactory) -> Controller:
-    """Another operator, who has no cluster yet."""
-    return Controller(operator.bed, tmp_path_factory.mktemp("newcomer"), operator.cache, name="fresh")
-
-
-@pytest.fixture(scope="module")
-def mistakes(newcomer: Controller) -> Iterator[list[Future[Played]]]:
-    """What came of each of MISTAKES. They change nothing, so they are made side by side."""
-
-    def make(variables: dict[str, object], environment: dict[str, str]) -> Played:
-        operator = Controller(newcomer.bed, newcomer.home, newcomer.cache, name=newcomer.name)
-        operator.changes = environment
-        # There is nothing that the inventory could find, and it takes its time.
-        return operator.play("cluster.yml", "-i", "localhost,", check=False, **{**GOOD, **variables})
-
-    quota = newcomer.bed.refusing("RunInstances", "VcpuLimitExceeded", "You have none.", where="zmqmr-quota")
-    with quota, ThreadPoolExecutor(3) as pool:
-        yield [pool.submit(make, variables, environment) for variables, environment, _ in MISTAKES]
 
 
 @pytest.mark.parametrize("number", range(len(MISTAKES)), ids=[mistake[2][:40] for mistake in MISTAKES])
