@@ -240,6 +240,18 @@ MUTANTS = [
         "            pass\n",
     ),
     (
+        "partitions stay where there is no room",
+        "repair",
+        "        if not ring or not moved:\n",
+        "        if True:\n",
+    ),
+    (
+        "partitions that are read are moved",
+        "repair",
+        "readers[number].needs_input and not readers[number].attempts",
+        "readers[number].needs_input",
+    ),
+    (
         "a job without tasks waits for work",
         "reports",
         "        self._advance(job)  # there may be nothing to do\n",

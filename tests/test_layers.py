@@ -10,7 +10,7 @@ from environment import ROOT
 PACKAGE = ROOT / "zmqmr"
 
 # What each part may import besides itself. A part is a folder or a module at the top of the package.
-GROUND = {"__init__", "errors", "ids", "messages", "settings", "store_messages"}
+GROUND = {"__init__", "errors", "ids", "messages", "settings", "store_messages", "words"}
 DECIDE = GROUND | {"core"}
 BYTES = DECIDE | {"net", "data"}
 SERVICES = BYTES | {"coordinator", "worker"}

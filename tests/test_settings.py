@@ -18,9 +18,15 @@ def test_each_setting_has_a_variable() -> None:
         if field.name in ("split_bytes", "split_floor_bytes", "exclude_failures", "hold_bytes"):
             continue  # they bound each other
         value = str(512 * MIB) if field.name == "task_memory_bytes" else value
+        value = "/7" if field.name == "state_directory" else value
         settings = Settings.from_environ({f"ZMQMR_{field.name.upper()}": value})
         assert getattr(settings, field.name) == type(field.default)(value)
         assert type(getattr(settings, field.name)) is type(field.default)
+
+
+def test_a_state_directory_that_depends_on_where_one_is_is_refused() -> None:
+    with pytest.raises(SettingsError, match="ZMQMR_STATE_DIRECTORY='jobs' must begin with /"):
+        Settings.from_environ({"ZMQMR_STATE_DIRECTORY": "jobs"})
 
 
 def test_a_small_budget_of_attempts_lowers_what_excludes_a_worker_unless_that_is_given_too() -> None:

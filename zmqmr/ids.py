@@ -3,6 +3,7 @@
 import hashlib
 import re
 
+LAST = "last"  # where a job's id is expected: the newest job
 MAX_ID = 200  # characters: what messages.Name takes
 _UNSAFE = re.compile(r"[^A-Za-z0-9._:-]")
 _DIGEST = 8  # characters of the key's digest in a changed id

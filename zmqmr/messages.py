@@ -137,6 +137,7 @@ class JobSpec(Struct, frozen=True):
     stored: bool = False  # client and workers share no files: bundle, inputs and output go through the store
     bundle_bytes: Count = 0  # size of the bundle, when it is stored
     reuse: Word = ""  # directory with spools of an earlier run of this job
+    made: tuple[Word, ...] = ()  # output directories that were not there before, the outermost first
 
 
 # --- agent to coordinator --------------------------------------------------------------------
@@ -180,7 +181,7 @@ class AttemptProgress(Message, frozen=True):
 
 
 class FrameCount(Struct, frozen=True, array_like=True):
-    """What an attempt yielded for one partition."""
+    """What an attempt yielded for one partition; or, of partition 0, what its part file holds."""
 
     partition: Count
     frames: Count  # sent; 0: the partition's owner takes the records from the attempt's spool, or wants none
@@ -536,6 +537,7 @@ class AttemptReport(Message, frozen=True):
     final: bool
     failure: Failure
     story: tuple[str, ...] = ()  # what happened to the task before, with seconds since the job began
+    left_out: bool = False  # whether the task is to leave out the record from now on
     worker: str = ""
 
 

@@ -132,6 +132,11 @@ class Settings:
             value = getattr(self, field.name)
             if isinstance(value, int | float):
                 _check_range(f"ZMQMR_{field.name.upper()}", value, field.name)
+        if self.state_directory and not os.path.isabs(self.state_directory):
+            raise SettingsError(
+                f"ZMQMR_STATE_DIRECTORY={self.state_directory!r} must begin with /: commands in other"
+                " directories would not find the jobs"
+            )
         if not re.fullmatch(r"[1-9]\d*[%bKMGT]?", self.sort_memory):
             raise SettingsError(
                 f"ZMQMR_SORT_MEMORY={self.sort_memory!r} is not a size that GNU sort takes, such as 64M"

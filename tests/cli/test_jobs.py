@@ -1,54 +1,12 @@
 """zmqmr jobs, show, logs, attach, kill and gc, on the records of real jobs."""
 
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from differential.harness import plain_environ, run
-
-JOB = """\
-import sys
-from mrjob.job import MRJob
-
-class Words(MRJob):
-    def mapper(self, _, line):
-        if line == 'bad':
-            print('about to fail', file=sys.stderr)
-            raise ValueError('a bad line')
-        self.increment_counter('seen', 'lines')
-        yield line, 1
-
-    def reducer(self, line, ones):
-        yield line, sum(ones)
-
-if __name__ == '__main__':
-    Words.run()
-"""
-
-
-class Site:
-    """A machine's memory of its own, and the commands that look at it."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        (folder / "job.py").write_text(JOB)
-        (folder / "tmp").mkdir()
-        self.environ = plain_environ({"XDG_STATE_HOME": f"{folder}/state", "TMPDIR": f"{folder}/tmp"})
-
-    def run(self, *args: str, stdin: bytes = b"") -> Any:
-        command = [sys.executable, "-m", "zmqmr.cli.run", *args]
-        return run(command, self.environ, stdin, cwd=self.folder)
-
-    def zmqmr(self, *args: str) -> Any:
-        return run([sys.executable, "-m", "zmqmr", *args], self.environ, cwd=self.folder)
-
-    def json(self, *args: str) -> list[dict[str, Any]]:
-        ended = self.zmqmr(*args, "--json")
-        return [json.loads(line) for line in ended.stdout.splitlines()]
+from cli.machine import Site
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +41,7 @@ def test_f37_jobs_lists_them_with_the_newest_first(site: Site, jobs: list[str]) 
 
 def test_show_says_all_about_a_job(site: Site, jobs: list[str]) -> None:
     said = site.zmqmr("show", jobs[2]).stdout.decode()
-    for part in ("succeeded", "job.py --no-conf good.txt", "good.txt", "map: 1 of 1 tasks done", "lines = 3"):
+    for part in ("succeeded", "job.py --no-conf good.txt", "good.txt", "map: 1 of 1 task done", "lines = 3"):
         assert part in said
     (shown,) = site.json("show", jobs[2])
     assert shown["counters"] == [{"seen": {"lines": 3}}]
@@ -91,7 +49,16 @@ def test_show_says_all_about_a_job(site: Site, jobs: list[str]) -> None:
     assert shown["fetched"] is False
     (failed,) = site.json("show", jobs[1])
     assert "a bad line" in failed["failures"][-1]["text"]
-    assert "a bad line" in site.zmqmr("show", jobs[1]).stdout.decode()
+    said = site.zmqmr("show", jobs[1]).stdout.decode()
+    assert said.count("Traceback") == 1 and "3 earlier failures: zmqmr logs" in said
+    for line in ("output:", "data:", "processes:"):
+        assert line not in said, "it has none"
+    assert "job.py --no-conf -q --detach good.txt" in site.zmqmr("show", jobs[0]).stdout.decode()
+
+
+def test_the_newest_job_needs_no_id(site: Site, jobs: list[str]) -> None:
+    (shown,) = site.json("show", "last")
+    assert shown["job"] == jobs[0]
 
 
 def test_logs_explains_every_failed_attempt_though_the_client_was_quiet(site: Site, jobs: list[str]) -> None:
@@ -99,8 +66,10 @@ def test_logs_explains_every_failed_attempt_though_the_client_was_quiet(site: Si
     text = said.stdout.decode()
     for attempt in range(1, 5):
         assert text.count(f"Attempt {attempt} of 4 of task map-0-00000 failed") == 1
-    assert "about to fail" in text and "byte 0" in text
-    assert f"{jobs[1]} failed" in said.stderr
+    assert text.count("Traceback") == text.count("about to fail") == text.count("byte 0") == 1
+    assert text.count("in the same way\n") == 3
+    assert len(text.splitlines()) <= 16
+    assert said.stderr == ""
     entries = site.json("logs", jobs[1])
     assert [each["level"] for each in entries if each.get("failure")] == ["warning"] * 3 + ["error"]
 
@@ -122,8 +91,13 @@ def test_f37_attach_fetches_the_output_of_a_detached_job_once(site: Site, jobs: 
 def test_attach_ends_as_the_job_did(site: Site, jobs: list[str]) -> None:
     failed = site.zmqmr("attach", jobs[1])
     assert failed.rc == 1
-    assert "a bad line" in failed.stderr
-    assert site.zmqmr("attach", jobs[2]).rc == 0
+    assert failed.stderr.count("ValueError: a bad line\n  while reading") == 1
+    ended = site.zmqmr("attach", jobs[2])
+    assert ended.rc == 0
+    assert ended.stderr.splitlines() == [
+        f"zmqmr: {jobs[2]} succeeded",
+        "zmqmr: its client printed its output",
+    ]
 
 
 @pytest.mark.parametrize("command", ["show", "logs", "attach", "kill"])
@@ -150,6 +124,29 @@ def test_where_no_job_has_run_that_is_said(tmp_path: Path) -> None:
     assert site.json("jobs") == []
 
 
+@pytest.mark.parametrize("command", ["jobs", "show", "logs", "attach", "kill", "gc"])
+def test_help_says_what_a_command_does_and_how_it_ends(site: Site, command: str) -> None:
+    said = site.zmqmr(command, "--help").stdout.decode()
+    assert len(said.partition("\n\n")[2].partition("\n\n")[0]) > 80
+    assert "Exit status: " in said
+    if command == "gc":
+        assert "ZMQMR_STATE_DAYS" in said and "ZMQMR_STATE_BYTES" in said
+    if command == "jobs":
+        assert "the jobs of this cluster" in said
+
+
+def test_a_record_that_is_damaged_is_named(site: Site, jobs: list[str]) -> None:
+    damaged = site.folder / "state" / "zmqmr" / "jobs" / "torn.json"
+    damaged.write_text("{")
+    try:
+        ended = site.zmqmr("jobs")
+        assert (ended.rc, len(ended.stdout.splitlines())) == (0, 4)
+        assert f"1 record cannot be read, the first is {damaged}" in ended.stderr
+        assert f"the record {damaged} is damaged" in site.zmqmr("show", "torn").stderr
+    finally:
+        damaged.unlink()
+
+
 def test_gc_says_what_it_would_remove_and_then_does(site: Site, jobs: list[str]) -> None:
     site.environ["ZMQMR_STATE_DAYS"] = "0"
     try:
@@ -163,14 +160,15 @@ def test_gc_says_what_it_would_remove_and_then_does(site: Site, jobs: list[str])
         del site.environ["ZMQMR_STATE_DAYS"]
 
 
+def test_what_nobody_will_fetch_is_not_kept(site: Site) -> None:
+    assert site.run("job.py", "--no-conf", "-q", "--detach", "--no-cat-output", "good.txt").rc == 0
+    ended = site.zmqmr("attach", "last")
+    assert (ended.rc, ended.stdout) == (0, b"")
+    assert os.listdir(site.folder / "tmp") == []
+    assert "output:     not kept" in site.zmqmr("show", "last").stdout.decode()
+
+
 def test_a_reader_that_goes_away_is_no_traceback(site: Site) -> None:
     command = f"{sys.executable} -m zmqmr gc --dry-run | true"
     ended = subprocess.run(["bash", "-c", command], env=site.environ, capture_output=True, text=True)
     assert ended.stderr == ""
-
-
-def test_a_job_to_resume_must_be_known(site: Site) -> None:
-    assert "--resume needs the id of a job" in site.run("--resume").stderr
-    unknown = site.run("--resume", "nope")
-    assert unknown.rc == 2
-    assert "there is no job 'nope'" in unknown.stderr

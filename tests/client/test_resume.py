@@ -87,8 +87,7 @@ def test_what_is_used_again_is_said(known: Records, data: str) -> None:
     earlier = resume.find(COMMAND, "", known)
     assert earlier.usable(record("new"))
     (line,) = earlier.explain(record("new"))
-    assert line.startswith("resuming old, which killed")
-    assert "2 finished tasks" in line and "20 bytes" in line
+    assert line.startswith("resuming old, which was killed: 2 finished tasks, 20 bytes, are used again")
 
 
 @pytest.mark.parametrize(
@@ -133,7 +132,7 @@ def test_two_commands_do_not_take_up_the_same_job(known: Records, data: str) -> 
     first = resume.find(COMMAND, "", known)
     with pytest.raises(UsageError, match="being resumed"):
         resume.find(COMMAND, "", known)
-    first.succeeded("new")
+    first.ended("new", succeeded=True)
     assert not Path(data).exists()
     with pytest.raises(UsageError, match="was resumed by new"):
         resume.find(COMMAND, "", known)

@@ -45,6 +45,18 @@ def test_no_task_runs_that_a_slower_worker_has_kept() -> None:
     assert ran(drive) == ["map-0-00002", "reduce-1-00000"]
 
 
+def test_the_loss_of_one_worker_does_not_end_the_wait_for_another() -> None:
+    drive = resuming(make_spec(make_step(reducer=SCRIPT), splits=3, reuse="earlier"), KEPT)
+
+    drive.handle(WorkerLost("a"))
+    drive.join("c", slots=4)
+    assert drive.launches == []
+
+    opened(drive)
+    drive.drain()
+    assert ran(drive) == ["map-0-00002", "reduce-1-00000"]
+
+
 def test_a_worker_that_is_lost_or_silent_is_not_awaited_for_ever() -> None:
     lost = resuming(make_spec(MAP_ONLY, splits=2, reuse="earlier"), [])
     lost.handle(WorkerLost("b"))

@@ -214,6 +214,56 @@ def test_f18_records_that_an_owner_has_no_room_for_are_delivered_again_later() -
     assert drive.ended["job"].state == "succeeded"
 
 
+def test_f18_partitions_whose_owner_has_no_room_go_to_another_worker() -> None:
+    drive = driver(make_spec(make_step(reducer=SCRIPT, partitions=4), splits=3), w0=1, w1=1)
+    stage = drive.scheduler.jobs["job"].stages[0]
+    assert stage.owners == ["w0", "w1", "w0", "w1"]
+    drive.finish(drive.newest("map-0-00000"))
+    other = next(f"map-0-{number:05d}" for number in (1, 2) if drive.newest(f"map-0-{number:05d}")[0] == "w0")
+    drive.done(drive.newest(other))
+    drive.committed("w0", drive.newest(other)[2])
+    drive.commit_failed("w1", drive.newest(other)[2], no_room=True)
+    assert stage.owners == ["w0"] * 4
+    assert [end.stage for end in drive.told(EndStage, "w1")] == [0], "what it holds of them goes"
+    assert drive.task("map-0-00000").missing == {1, 3}
+    drive.drain()
+    assert drive.ended["job"].state == "succeeded"
+
+
+def test_f18_a_partition_that_cannot_be_sorted_for_want_of_room_goes_to_another_worker() -> None:
+    drive = driver(make_spec(make_step(reducer=SCRIPT, partitions=2)), w0=1, w1=1)
+    drive.finish(drive.newest(MAP))
+    stage = drive.scheduler.jobs["job"].stages[0]
+    drive.fail(drive.newest(REDUCE), "no space left", no_room=True)
+    assert stage.owners == ["w1", "w1"] and drive.task(MAP).state is TaskState.RUNNING
+    assert drive.newest(MAP)[2].replay
+    drive.drain()
+    assert drive.ended["job"].state == "succeeded"
+
+
+def test_f18_a_partition_that_is_read_stays_where_it_is_when_its_owner_has_no_room_for_another() -> None:
+    drive = driver(make_spec(make_step(reducer=SCRIPT, partitions=4)), w0=2, w1=2)
+    drive.finish(drive.newest(MAP))
+    drive.finish(drive.newest(REDUCE))
+    stage = drive.scheduler.jobs["job"].stages[0]
+    assert stage.owners == ["w0", "w0", "w1", "w1"]
+    drive.fail(drive.newest("reduce-1-00003"), "its run is damaged", damaged=True)
+    drive.done(drive.newest(MAP))
+    drive.commit_failed("w1", drive.newest(MAP)[2], no_room=True)
+    assert stage.owners == ["w0", "w0", "w1", "w0"] and not drive.told(EndStage)
+    drive.drain()
+    assert drive.ended["job"].state == "succeeded"
+
+
+def test_f18_partitions_stay_where_there_is_no_room_when_there_is_nobody_else() -> None:
+    drive = driver(MAP_REDUCE_JOB, w0=1)
+    drive.finish(drive.newest(MAP))
+    drive.fail(drive.newest(REDUCE), "no space left", no_room=True)
+    assert drive.scheduler.jobs["job"].stages[0].owners == ["w0"]
+    drive.drain()
+    assert drive.ended["job"].state == "succeeded"
+
+
 def test_input_that_is_damaged_although_no_task_made_it_is_read_again() -> None:
     drive = driver(make_spec(), w0=1)
     drive.fail(drive.newest(MAP), "it arrived damaged", damaged=True)

@@ -337,14 +337,17 @@ class World:
     # --- time and network --------------------------------------------------------------------
 
     def later(self, seconds: float, action: Callable[[], None]) -> None:
-        heapq.heappush(self._queue, (self.now + seconds, next(self._sequence), action))
+        self._at(self.now + seconds, action)
+
+    def _at(self, when: float, action: Callable[[], None]) -> None:
+        heapq.heappush(self._queue, (when, next(self._sequence), action))
 
     def deliver(self, source: str, target: str, action: Callable[[], None]) -> None:
         """A message on a connection: late, but after the ones before it."""
         delay = self.random.expovariate(20.0) if self.chance(0.9) else self.random.uniform(0, 3)
         at = max(self._last.get((source, target), 0.0), self.now + delay)
         self._last[source, target] = at
-        self.later(at - self.now, action)
+        self._at(at, action)  # exactly: what comes at the same time comes in order
 
     def to_coordinator(self, agent: Agent, message: Any) -> None:
         event = Reported(agent.name, message)

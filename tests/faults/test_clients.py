@@ -136,9 +136,11 @@ def test_f36_a_job_that_was_interrupted_is_killed_and_says_what_it_kept(
     run.process.send_signal(signal.SIGINT)
     result = run.end()
     assert result.rc == 130
-    assert "bytes, are kept; the same command with --resume uses them again" in result.stderr
+    assert "bytes, are kept; the same command with --resume goes on from there" in result.stderr
     (job,) = shell.jobs()
     assert (job["state"], job["reason"]) == ("killed", "interrupted")
+    assert f"interrupted; {job['job']} was killed" in result.stderr
+    assert f"killing the job {job['job']}; interrupt again" in result.stderr
     place.assert_nothing_left()
 
 
@@ -167,12 +169,14 @@ def test_f37_an_interrupt_of_the_second_client_leaves_the_job_alone(
     run = start(place, shell, words, SLOW, tmp_path / "out")
     run.await_executions(2)
     environ = plain_environ({"TMPDIR": str(place.temporary), **shell.settings})
-    command = [sys.executable, "-m", "zmqmr", "attach", shell.await_job()]
+    job = shell.await_job()
+    command = [sys.executable, "-m", "zmqmr", "attach", job]
     second = subprocess.Popen(command, env=environ, stderr=subprocess.PIPE)
     assert second.stderr is not None
     second.stderr.readline()  # it has begun to follow
     second.send_signal(signal.SIGINT)
     assert second.wait(DEADLINE_SECONDS) == 130
+    assert f"{job} goes on".encode() in second.stderr.read()
     second.stderr.close()
     run.assert_same_as(expected)
 
@@ -182,9 +186,11 @@ def test_f37_kill_ends_a_job_of_another_client(
 ) -> None:
     run = start(place, shell, words, FOR_EVER, tmp_path / "out")
     run.await_executions(1)
-    killed = shell.zmqmr("kill", shell.await_job()[:-3])
+    job = shell.await_job()
+    killed = shell.zmqmr("kill", job[:-3])
     assert killed.returncode == 0, killed.stderr
-    run.assert_failed("killed on request")
+    run.assert_failed(f"{job} was killed on request", code=130)
+    assert shell.zmqmr("attach", job).returncode == 130
     assert shell.jobs()[0]["state"] == "killed"
 
 
@@ -199,6 +205,7 @@ def test_f37_kill_by_force_ends_a_job_that_does_not_answer(
     killed = shell.zmqmr("kill", "--force", job)
     assert killed.returncode == 0, killed.stderr
     assert run.process.wait(DEADLINE_SECONDS) == -signal.SIGKILL
+    assert not (tmp_path / "out").exists()
     assert shell.jobs()[0]["state"] == "killed"
     place.assert_nothing_left()
 
@@ -272,13 +279,14 @@ def test_f37_a_job_that_was_lost_is_resumed(
     run.process.wait()
     wait_until(lambda: not place.processes())
     assert shell.jobs()[0]["state"] == "lost"
+    assert (tmp_path / "out").exists() is (len(victims) > 1), "the agent removes it, as long as it lives"
     assert shell.zmqmr("attach", job).returncode == 3
 
     (place.notes / "executions").unlink()
     again = start(place, shell, words, ["--resume", *args], tmp_path / "out")
     result = again.end()
     assert result.rc == 0, result.stderr
-    assert f"resuming {job}, which lost" in result.stderr
+    assert f"resuming {job}, which was lost" in result.stderr
     assert "finished tasks" in result.stderr
     assert (result.lines, result.counters) == (expected.lines, expected.counters)
     assert len(again.executions("mapper")) <= 12 - 3, "finished tasks were run again"
@@ -303,7 +311,7 @@ def test_f37_the_same_command_with_resume_takes_up_its_newest_failed_run(
     assert result.rc == 0, result.stderr
     assert f"resuming {shell.jobs()[1]['job']}, which failed" in result.stderr
     assert result.lines == Counter({b'"good"\t1': 1})
-    assert "are kept" not in result.stderr, "there was nothing to keep"
+    assert "used again" not in result.stderr, "there was nothing to keep"
     third = start(place, shell, text, ["--resume", *args], tmp_path / "out3")
     assert third.end().rc == 2
     place.assert_nothing_left()

@@ -39,12 +39,17 @@ def test_f24_exactly_the_bad_records_are_left_out_counted_and_kept(
     assert "skipped_records=2" in ours.stderr
     kept = [path.read_text() for path in (tmp_path / "out" / "_skipped").iterdir()]
     assert kept == ["".join(BAD)]
+    for bad in BAD:
+        place = f"{mixed} at byte {mixed.read_text().index(bad)}"
+        assert ours.stderr.count(f"left out: the record of {place}, which failed twice") == 1
+    assert f"2 records left out, kept in {tmp_path}/out/_skipped" in ours.stderr
 
 
 def test_f24_more_bad_records_than_allowed_fail_the_job(mixed: Path, tmp_path: Path) -> None:
     ours = _run(mixed, tmp_path / "out", "--skip-bad-records", "1")
     assert ours.rc == 1
     assert not (tmp_path / "out").exists()
+    assert "1 record was left out before; --skip-bad-records 1 allows no more" in ours.stderr
 
 
 def test_f24_a_record_that_crashes_its_task_is_named(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -68,7 +69,7 @@ def test_output_needs_no_room_on_the_clients_drive_and_little_memory(steady, our
 
     assert result.rc == 0, result.stderr
     assert set(result.lines) == blocks and sum(result.lines.values()) == len(blocks)
-    assert int(result.stderr.split()[-1]) < 100_000  # KiB: Python and its packages, and 8 chunks
+    assert int(result.stderr.split()[-1]) < 65_000  # KiB: Python and its packages, and 8 chunks
     assert steady.stored() == []
 
 
@@ -129,6 +130,29 @@ def test_output_goes_on_after_its_connection_was_lost(steady, numbers, blocks):
         wire.stop()
 
 
+def test_a_client_that_is_killed_while_it_fetches_is_replaced_by_attach_F36(steady, ours, numbers, blocks):
+    wire, output = Wire(steady.port, pause=0.02), ours / "out"
+    try:
+        client = steady.start(
+            "makes_blocks", *in_parts(4), "-o", output, numbers, cluster=f"tcp://127.0.0.1:{wire.port}"
+        )
+        until(lambda: [*output.glob("part-*")], "nothing was fetched")
+        client.kill()
+        client.communicate()
+        assert not (output / "_SUCCESS").exists()
+        (job,) = {path.split("/")[0] for path in steady.stored() if path.startswith("makes_blocks")}
+
+        attached = steady.command("attach", job)
+
+        assert attached.rc == 0, attached.stderr
+        fetched = b"".join(path.read_bytes() for path in output.glob("part-*")).splitlines()
+        assert len(fetched) == len(blocks) and set(fetched) == blocks
+        assert (output / "_SUCCESS").exists() and not (output / "_temporary").exists()
+        assert steady.stored() == []
+    finally:
+        wire.stop()
+
+
 def test_a_part_that_is_damaged_in_the_store_fails_the_client_F20(steady, ours, tmp_path):
     """It is said after the part was printed, and the output is not taken for fetched."""
     numbers = ours / "numbers.txt"
@@ -149,3 +173,4 @@ def test_a_part_that_is_damaged_in_the_store_fails_the_client_F20(steady, ours, 
     assert attached.rc == 1
     assert "the output file part-00000 arrived damaged" in attached.stderr
     assert [path for path in steady.stored() if path.startswith(job)]
+    shutil.rmtree(blob.parent)

@@ -146,7 +146,7 @@ def test_ssh_ends_with_a_client_that_is_killed(steady, config, ours, tmp_path):
     words = ours / "words.txt"
     words.write_text("a\n")
     before = tunnels()
-    command = steady.job_command("noted_words", "--pause", "4", "--tell", tell, words, cluster="demo")
+    command = steady.job_command("noted_words", "--pause", "30", "--tell", tell, words, cluster="demo")
     client = subprocess.Popen(
         command, env=environ(config), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )

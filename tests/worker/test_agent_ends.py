@@ -39,7 +39,7 @@ def end_with_an_open_job(place: Path, goodbye: bytes) -> Path:
     job = HostedJob(spec, [str(place / "data")], Settings(), 1, agent.epoch, "", agent.send, None)
     aside, part = Path(job._kept.place_aside(job._plans[0], "map-0-00000-1")), output / "part-00000"
     aside.write_text("committed\n")
-    job._kept.keep_part(str(aside), str(part), 0)
+    job._kept.keep_part(str(aside), str(part), 0, None)
     agent.jobs[spec.job] = job
     agent.run()
     os.close(lifeline)

@@ -2,6 +2,7 @@
 
 import os
 import select
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,14 +11,30 @@ from zlib import crc32
 
 import msgspec
 import pytest
-from core.strategies import MAP_REDUCE, make_spec
+from core.strategies import MAP_REDUCE, make_spec, make_step
+from faults.nemesis import children, is_alive
 from process.places import wait_until
 
 from zmqmr.core.keys import Keys
 from zmqmr.core.plan import plan_stages
 from zmqmr.data.bundles import pack
 from zmqmr.data.spools import SpoolWriter
-from zmqmr.messages import AttemptDone, JobSpec, Opened, OpenFailed, encode
+from zmqmr.errors import Corrupt
+from zmqmr.messages import (
+    AttemptDone,
+    AttemptFailed,
+    Commit,
+    InputFile,
+    JobSpec,
+    Launch,
+    Opened,
+    OpenFailed,
+    Piece,
+    Split,
+    Step,
+    Substep,
+    encode,
+)
 from zmqmr.settings import Settings
 from zmqmr.worker.hosted import HostedJob
 from zmqmr.worker.surroundings import surroundings
@@ -57,6 +74,7 @@ class Hosting:
     def __init__(self, folder: Path):
         self.folder = folder
         self.opened: list[Hosted] = []
+        self.before = children(os.getpid())
         (folder / "job.py").write_text(JOB)
         self._bundle = pack({"job.py": str(folder / "job.py")}, {}, str(folder))
         (folder / "out").mkdir()
@@ -83,7 +101,7 @@ def hosting(tmp_path: Path) -> Iterator[Hosting]:
     hosting = Hosting(tmp_path)
     yield hosting
     for hosted in hosting.opened:
-        hosted.job.close()
+        hosted.job.close().join()
     assert not list(tmp_path.glob("data/*"))
 
 
@@ -149,3 +167,95 @@ def test_f18_a_full_drive_is_no_reason_to_fail_the_job(hosting: Hosting, small_d
     failure = hosted.await_said(OpenFailed).failure
     assert "no space left" in failure.reason and not failure.fatal
     assert not [each for each in small_disk.rglob("*") if each.is_file()], "what did not fit is left"
+
+
+# --- its executor ------------------------------------------------------------------------------
+
+
+def launch(hosted: Hosted, attempt: int = 1, **others: Any) -> Launch:
+    """The launch of the only map task, whose input is the job file."""
+    path = hosted.job.spec.bundle
+    piece = Piece(InputFile(path, os.path.getsize(path), os.stat(path).st_mtime_ns), 0, 1)
+    values: dict[str, Any] = {
+        "job": "job",
+        "task": "map-0-00000",
+        "attempt": attempt,
+        "stage": 0,
+        "number": 0,
+        "links": ((0, "mapper"),),
+        "combine": False,
+        "split": Split((piece,)),
+        "source": None,
+        "partitions": 1,
+        "owners": ("ipc://own",),
+        "tasks": 1,
+    }
+    return Launch(**values | others)
+
+
+def test_a_job_that_ends_while_its_executor_is_stopped_keeps_the_agents_loop_free(
+    hosting: Hosting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job of the same name is opened meanwhile: one that begins anew."""
+    monkeypatch.setattr("zmqmr.worker.spawn._END_SECONDS", 600.0)
+    spec = hosting.spec()
+    hosted = hosting.open(spec)
+    hosted.await_said(Opened)
+    (executor,) = [pid for pid in children(os.getpid()) if pid not in hosting.before]
+    os.kill(executor, signal.SIGSTOP)
+    ending = hosted.job.close()
+    again = hosting.open(spec)
+    again.await_said(Opened)
+    assert ending.is_alive(), "nobody has waited for the executor"
+    os.kill(executor, signal.SIGCONT)
+    ending.join()
+    assert not is_alive(executor)
+    assert os.path.exists(os.path.join(again.job.work, "job.py"))
+    again.job.launch(launch(again))
+    assert again.await_said(AttemptDone).task == "map-0-00000"
+
+
+def test_an_executor_that_cannot_be_started_is_started_when_it_can(hosting: Hosting) -> None:
+    hosted = hosting.open(hosting.spec())
+    hosted.await_said(Opened)
+    (executor,) = [pid for pid in children(os.getpid()) if pid not in hosting.before]
+    directory = hosted.job.directory
+    os.rename(directory, f"{directory}.away")
+    os.kill(executor, signal.SIGKILL)
+    wait_until(lambda: (hosted.turn(), hosted.job._start_again_at)[1] is not None)
+    os.rename(f"{directory}.away", directory)
+    hosted.job.launch(launch(hosted))
+    assert hosted.await_said(AttemptDone).attempt == 1
+
+
+def test_a_task_that_waits_for_a_process_is_not_charged_when_that_is_killed(hosting: Hosting) -> None:
+    """It is launched before the executor has loaded the job."""
+    (hosting.folder / "job.py").write_text("import time; time.sleep(0.3)\n" + JOB)
+    path, digest = pack({"job.py": str(hosting.folder / "job.py")}, {}, str(hosting.folder))
+    hosted = hosting.open(msgspec.structs.replace(hosting.spec(), bundle=path, bundle_sha256=digest))
+    hosted.await_said(Opened)
+    hosted.job.launch(launch(hosted))
+    (executor,) = [pid for pid in children(os.getpid()) if pid not in hosting.before]
+    os.kill(executor, signal.SIGKILL)
+    assert hosted.await_said(AttemptDone).attempt == 1
+    assert not any(isinstance(message, AttemptFailed) for message in hosted.said)
+
+
+# --- what is not here any more -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps", [(MAP_REDUCE,), (make_step(),)], ids=["a spool", "a part file"])
+def test_output_that_is_not_here_is_not_committed(hosting: Hosting, steps: tuple[Step, ...]) -> None:
+    hosted = hosting.open(hosting.spec(steps=steps))
+    hosted.await_said(Opened)
+    with pytest.raises(Corrupt, match="not here any more"):
+        hosted.job.try_commit(Commit("job", "map-0-00000", 1, 0, ()))
+
+
+def test_a_part_file_that_is_not_here_is_made_again(hosting: Hosting) -> None:
+    steps = (make_step(), make_step(Substep("command", ("cat",))))
+    hosted = hosting.open(hosting.spec(steps=steps))
+    hosted.await_said(Opened)
+    values = {"task": "map-1-00000", "stage": 1, "links": ((1, "mapper"),), "source": 0, "split": None}
+    hosted.job.launch(launch(hosted, partitions=0, owners=(), **values))
+    assert hosted.await_said(AttemptFailed).failure.damaged

@@ -1,5 +1,6 @@
 """What a worker keeps of a job's shuffles: nothing that comes too late, or that the job does not have."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from zlib import crc32
@@ -45,7 +46,8 @@ def test_a_frame_that_comes_after_the_end_of_its_stage_is_not_kept(
     shuffles: Shuffles, tmp_path: Path
 ) -> None:
     shuffles.receive(frame(), LINE)
-    shuffles.end_stage(0, 3)
+    (ended,) = shuffles.end_stage(0, 3)
+    shutil.rmtree(ended)
     assert list(tmp_path.iterdir()) == []
     for version in (1, 2, 3):
         shuffles.receive(frame(version, version), LINE)

@@ -250,6 +250,6 @@ def test_a_file_holds_one_line_a_record(tmp_path: Path, result: int) -> None:
     file = File(attempt, JSONProtocol().write)
     file.add_all([("a", 1), ("b", 2)])
     file.add_lines([b"as it is"])
-    assert file.close() == ()
+    assert file.close() == (FrameCount(0, 0, 21, crc32((tmp_path / "part").read_bytes())),)
     assert (tmp_path / "part").read_bytes() == b'"a"\t1\n"b"\t2\nas it is\n'
     assert (attempt.output_records, attempt.output_bytes) == (3, 21)

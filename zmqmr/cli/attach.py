@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from zmqmr.cli import remote
-from zmqmr.cli.texts import moment, print_json, say
+from zmqmr.cli.texts import add_job_argument, moment, print_json, say
 from zmqmr.client.texts import printable
 from zmqmr.errors import EXIT_INTERRUPTED, EXIT_JOB_FAILED, EXIT_OK, EXIT_UNREACHABLE, UsageError
 from zmqmr.settings import Settings
@@ -26,8 +26,15 @@ _EXIT = {
 
 def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `attach` to the parser of `zmqmr`."""
-    parser = commands.add_parser("attach", help="follow a job to its end and print a detached job's output")
-    parser.add_argument("job", help="its id, or the beginning of it")
+    parser = commands.add_parser(
+        "attach",
+        help="follow a job to its end and print a detached job's output",
+        description="Follow a job that runs, to its end; then, or when it has ended before, say how it ended,"
+        " and print the output of a detached job. Ctrl-C leaves the job alone.",
+        epilog="Exit status: as the job ended: 0 succeeded, 1 failed, 130 killed, 3 lost; 2 there is no such"
+        " job; 130 after Ctrl-C.",
+    )
+    add_job_argument(parser)
     parser.add_argument("--json", action="store_true", help="the end as one JSON object; no output")
     parser.add_argument("--output-dir", metavar="DIR", help="of a cluster's job: where its output goes")
     remote.add_cluster_option(parser)
@@ -36,7 +43,7 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def run(args: argparse.Namespace) -> int:
     """0, or as the job ended: 1 failed, 130 killed, 3 lost. An interrupt leaves the job alone."""
-    from zmqmr.client.records import Records
+    from zmqmr.client.records import Records, how_it_ended
 
     record = remote.record_of(args)
     if args.cluster or record is None:
@@ -44,26 +51,36 @@ def run(args: argparse.Namespace) -> int:
     if args.output_dir:
         raise UsageError("--output-dir is for a job of a cluster; name that with --cluster")
     records = Records.of(Settings.from_environ())
-    if not args.json:
-        _print_log(record, records)
-    if record.state == "running":
-        record = _follow(record, records, quiet=args.json)
+    try:
+        if not args.json:
+            _print_log(record, records)
+        if record.state == "running":
+            record = _follow(record, records, quiet=args.json)
+    except KeyboardInterrupt:
+        if record.state == "running":
+            say(f"{record.job} goes on")
+        return EXIT_INTERRUPTED
     if args.json:
         print_json({"job": record.job, "state": record.state, "reason": record.reason})
     else:
         reason = f": {record.reason}" if record.reason else ""
-        say(f"{record.job} {record.state}{reason}")
+        say(f"{record.job} {how_it_ended(record)}{reason}")
         if record.state == "succeeded" and record.to_stdout:
             _print_output(record, records)
     return _EXIT[record.state]
 
 
 def _print_log(record: "Record", records: "Records") -> None:
-    """What the client has said so far, on standard error as there."""
-    from zmqmr.client.joblog import entries
+    """What the client has said so far, on standard error as there; of a job that has ended, the last
+    failure."""
+    from zmqmr.client.joblog import Fold, entries
 
-    for _, entry in entries(records.log_path(record.job)):
-        print(f"{moment(entry['time'])} {printable(entry['text'])}", file=sys.stderr)
+    fold = Fold()
+    said = [entry for _, entry in entries(records.log_path(record.job))]
+    if record.state != "running":
+        said = [entry for entry in said if entry.get("failure")][-1:]
+    for entry in said:
+        print(f"{moment(entry['time'])} {printable(fold.text(entry))}", file=sys.stderr)
 
 
 def _follow(record: "Record", records: "Records", quiet: bool) -> "Record":

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from zmqmr.cli import remote
-from zmqmr.cli.texts import print_json
+from zmqmr.cli.texts import add_job_argument, print_json
 from zmqmr.errors import EXIT_OK, CoordinatorUnreachable, UsageError
 from zmqmr.settings import Settings
 
@@ -20,8 +20,15 @@ _END_SECONDS = 20.0  # for a job's client to end after the job
 
 def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `kill` to the parser of `zmqmr`."""
-    parser = commands.add_parser("kill", help="kill a running job and wait for its end")
-    parser.add_argument("job", help="its id, or the beginning of it")
+    parser = commands.add_parser(
+        "kill",
+        help="kill a running job and wait for its end",
+        description="Kill a running job and wait for its end. Its output is taken back; what it has finished"
+        " is kept for --resume. Its client ends with status 130.",
+        epilog="Exit status: 0 the job is over, 2 it does not run, or there is no such job, 3 it could not be"
+        " ended: use --force.",
+    )
+    add_job_argument(parser)
     parser.add_argument("--force", action="store_true", help="do not ask: end its processes")
     parser.add_argument("--json", action="store_true", help="say how it ended as one JSON object")
     remote.add_cluster_option(parser)
@@ -35,11 +42,12 @@ def run(args: argparse.Namespace) -> int:
         return remote.kill(args, record)
     from zmqmr.client import contact
     from zmqmr.client.garbage import settle
-    from zmqmr.client.records import Records
+    from zmqmr.client.records import Records, how_it_ended
+    from zmqmr.client.resume import take_back_output
 
     records = Records.of(Settings.from_environ())
     if record.state != "running":
-        raise UsageError(f"{record.job} does not run: it {_ended(record)}")
+        raise UsageError(f"{record.job} does not run: it {how_it_ended(record)}")
     if args.force:
         _end_processes(record)
     else:
@@ -50,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
             f"{record.job} has not ended; end its processes with: zmqmr kill --force {record.job}"
         )
     if args.force and now.state == "lost":
+        take_back_output(now)
         now.state, now.reason = "killed", "killed by zmqmr kill --force"
         deadline = time.monotonic() + _END_SECONDS
         while not settle(now, records, time.time()) and time.monotonic() < deadline:
@@ -57,12 +66,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"job": now.job, "state": now.state, "reason": now.reason})
     else:
-        print(f"{now.job} {_ended(now)}")
+        print(f"{now.job} {how_it_ended(now)}")
     return EXIT_OK
-
-
-def _ended(record: "Record") -> str:
-    return f"{'was ' if record.state in ('killed', 'lost') else ''}{record.state}"
 
 
 def _end_processes(record: "Record") -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import sys
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from zmqmr.errors import (
     CoordinatorUnreachable,
     UsageError,
 )
+from zmqmr.ids import LAST
 from zmqmr.settings import Settings
 
 if TYPE_CHECKING:
@@ -26,10 +28,12 @@ _SHOWN = 20
 _REASON_CHARACTERS = 80
 
 
-def add_cluster_option(parser: argparse.ArgumentParser) -> None:
-    """Add --cluster."""
+def add_cluster_option(parser: argparse.ArgumentParser, what: str = "a job") -> None:
+    """Add --cluster. `what` is found there."""
     parser.add_argument(
-        "--cluster", metavar="NAME", help="a job of this cluster: a name, or tcp://HOST:PORT of a coordinator"
+        "--cluster",
+        metavar="NAME",
+        help=f"{what} of this cluster: a name, or tcp://HOST:PORT of a coordinator",
     )
 
 
@@ -45,7 +49,9 @@ def record_of(args: argparse.Namespace) -> "Record | None":
         return record
     with suppress(UsageError):
         record = records.find(args.job)
-        return record if record.cluster == args.cluster else None
+        if record.cluster == args.cluster:
+            args.job = record.job
+            return record
     return None
 
 
@@ -203,7 +209,12 @@ def _fetch(cluster: "RemoteCluster", ended: "JobEnded", directory: str, record: 
     """Put the output, and that of the steps if the job was asked for it, into directories."""
     from zmqmr.client.claims import claim_outputs, complete_outputs
     from zmqmr.client.remote_output import fetch
+    from zmqmr.client.resume import take_back_output
+    from zmqmr.data.outputs import TEMPORARY
 
+    begun = os.path.isdir(os.path.join(directory, TEMPORARY))
+    if begun and record is not None and directory == record.output_dir:
+        take_back_output(record)  # its client was killed while it fetched
     steps_directory, steps = (record.step_output_dir, record.steps) if record is not None else ("", 1)
     with ExitStack() as undo:
         step_output, output = claim_outputs(directory, steps_directory, steps, undo)
@@ -229,7 +240,7 @@ def _find(args: argparse.Namespace, cluster: "RemoteCluster") -> "JobSummary":
     """The job that is named, or whose id begins so: the connection's from now on. UsageError when there is
     none, or more than one."""
     found = cluster.jobs().jobs
-    exact = [job for job in found if job.job == args.job]
+    exact = found[-1:] if args.job == LAST else [job for job in found if job.job == args.job]
     matching = exact or [job for job in found if job.job.startswith(args.job)]
     if not matching:
         raise UsageError(

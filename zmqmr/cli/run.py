@@ -24,7 +24,7 @@ Runs an mrjob job over ZeroMQ, on all cores of this machine. Without inputs it r
   zmqmr-run job.py --help -r zeromq          show every switch
   zmqmr-run job.py --detach input.txt        print the job's id and return; see `zmqmr attach`
   zmqmr-run job.py --resume input.txt        take up what an earlier run of this command left
-  zmqmr-run --resume JOB                     the same for a job of `zmqmr jobs`
+  zmqmr-run --resume JOB [switches]          the same for a job of `zmqmr jobs`, and more switches
 
 Exit status: 0 done, 1 the job failed, 2 wrong usage or input, 3 the coordinator was lost, 130 interrupted.
 A failure names a bundle: `zmqmr replay BUNDLE` runs the failed task alone. `zmqmr doctor` checks the machine.
@@ -81,16 +81,19 @@ def _run(args: Sequence[str]) -> int:
 
 def _resumed(args: Sequence[str]) -> list[str]:
     """The command that takes up the job that `args` begins with: the command after it, or else the job's
-    own, whose directory this process enters."""
+    own with the switches after it, in its directory, which this process enters."""
     from zmqmr.client.records import Records
     from zmqmr.client.resume import STANDARD_INPUT
     from zmqmr.settings import Settings
 
-    if not args:
-        raise UsageError("--resume needs the id of a job; `zmqmr jobs` lists them")
+    if not args or args[0].startswith("-"):
+        raise UsageError("--resume needs the id of a job next; `zmqmr jobs` lists them")
+    if os.path.isfile(args[0]):
+        raise UsageError(f"--resume comes after the job file: zmqmr-run {args[0]} --resume ...")
     record = Records.of(Settings.from_environ()).find(args[0])
-    if len(args) > 1:
-        path, *rest = args[1:]
+    more = args[1:]
+    if more and not more[0].startswith("-"):
+        path, *rest = more
         return [path, "--resume-from", record.job, *rest]
     if any(each.path == STANDARD_INPUT for each in record.inputs) and sys.stdin and sys.stdin.isatty():
         raise UsageError(f"{record.job} read its standard input; give that again, with < or |")
@@ -100,7 +103,7 @@ def _resumed(args: Sequence[str]) -> list[str]:
         os.chdir(record.cwd)
     except OSError as error:
         raise UsageError(f"cannot enter {record.cwd}, where {record.job} ran: {error.strerror}") from error
-    return [record.script, "--resume-from", record.job, *record.arguments]
+    return [record.script, "--resume-from", record.job, *record.arguments, *more]
 
 
 def _fail(message: str, exit_code: int) -> int:

@@ -1,14 +1,18 @@
 """zmqmr show: all that is known of one job."""
 
 import argparse
+import os
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from zmqmr.cli import remote
 from zmqmr.cli.jobs import UNSEEN, seconds
-from zmqmr.cli.texts import duration, moment, print_json, print_progress, say
+from zmqmr.cli.texts import add_job_argument, duration, moment, print_json, print_progress, say
 from zmqmr.client.texts import one_line, printable
+from zmqmr.data import places
 from zmqmr.errors import EXIT_OK, ZmqmrError
 from zmqmr.settings import Settings
+from zmqmr.words import counted
 
 if TYPE_CHECKING:
     from zmqmr.client.records import Record, Records
@@ -18,8 +22,14 @@ FAILURES = 3  # the newest, in full
 
 def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `show` to the parser of `zmqmr`."""
-    parser = commands.add_parser("show", help="all about a job: steps, tasks done, counters, failures")
-    parser.add_argument("job", help="its id, or the beginning of it")
+    parser = commands.add_parser(
+        "show",
+        help="all about a job: steps, tasks done, counters, failures",
+        description="Show all that is known of a job, running or ended: its state, command and inputs, where"
+        f" its output is, tasks done, counters, and the {FAILURES} newest failures that differ.",
+        epilog="Exit status: 0 done, 2 there is no such job, 3 the cluster does not answer.",
+    )
+    add_job_argument(parser)
     parser.add_argument("--json", action="store_true", help="as one JSON object")
     remote.add_cluster_option(parser)
     parser.set_defaults(run=run)
@@ -43,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         fields = {name: getattr(record, name) for name in record.__struct_fields__}
         print_json(msgspec.to_builtins(fields) | {"failures": failures})
     else:
-        _print(record, records)
+        _print(record)
         _print_failures(record, failures)
     return EXIT_OK
 
@@ -74,21 +84,23 @@ def _with_news(args: argparse.Namespace, record: "Record", records: "Records") -
         return record
 
 
-def _print(record: "Record", records: "Records") -> None:
+def _print(record: "Record") -> None:
+    from zmqmr.client.records import living
+
     lines = [
         ("job", record.job),
         ("state", record.state + (f": {record.reason.partition(chr(10))[0]}" if record.reason else "")),
         ("begun", moment(record.begun)),
         ("time", duration(seconds(record)) if record.state not in UNSEEN else "not known"),
-        ("command", " ".join([record.script, *record.arguments])),
+        ("command", shlex.join(record.command or [record.script, *record.arguments])),
         ("in", record.cwd),
         ("cluster", record.cluster),
-        ("output", record.output_dir or _where_output_is(record)),
+        ("output", _where_output_is(record)),
         ("inputs", _inputs(record)),
         ("resumes", record.resumes),
         ("resumed by", record.resumed_by),
-        ("data", record.data),
-        ("processes", ", ".join(f"{what} {each.pid}" for what, each in sorted(record.processes.items()))),
+        ("data", record.data if os.path.isdir(record.data) else ""),
+        ("processes", ", ".join(f"{what} {each.pid}" for what, each in sorted(living(record).items()))),
         ("versions", ", ".join(f"{what} {version}" for what, version in sorted(record.versions.items()))),
         ("settings", ", ".join(f"ZMQMR_{k.upper()}={v}" for k, v in sorted(record.settings.items()))),
     ]
@@ -99,10 +111,19 @@ def _print(record: "Record", records: "Records") -> None:
 
 
 def _where_output_is(record: "Record") -> str:
+    if record.state not in ("running", "succeeded", "left"):
+        return ""  # there is none
+    if record.output_dir:
+        return record.output_dir
+    if not record.to_stdout:
+        return "not kept"
     if record.fetched:
         return "was printed" if record.cluster else "was printed by zmqmr attach"
     if not record.detached and not (record.cluster and record.state in ("left", "succeeded")):
         return "standard output of its client"
+    kept = record.cluster or record.state == "running"
+    if not kept and not os.path.isdir(os.path.join(record.data, places.OUTPUT)):
+        return "not kept any more"
     return f"kept until it is fetched: zmqmr attach {record.job}"
 
 
@@ -113,7 +134,11 @@ def _inputs(record: "Record") -> str:
 
 
 def _print_failures(record: "Record", failures: list[dict[str, Any]]) -> None:
-    for entry in failures[-FAILURES:]:
+    from zmqmr.client.joblog import essence
+
+    newest = {essence(entry["text"]): entry for entry in failures}  # of those that are alike
+    shown = sorted(newest.values(), key=lambda entry: entry["time"])[-FAILURES:]
+    for entry in shown:
         print(printable(entry["text"]))
-    if len(failures) > FAILURES:
-        print(f"{len(failures) - FAILURES} earlier failures: zmqmr logs {record.job}")
+    if len(failures) > len(shown):
+        print(f"{counted(len(failures) - len(shown), 'earlier failure')}: zmqmr logs {record.job}")

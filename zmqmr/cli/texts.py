@@ -1,5 +1,6 @@
 """How commands print: JSON for programs, tables and plain words for people."""
 
+import argparse
 import json
 import sys
 import time
@@ -7,7 +8,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from zmqmr.client.texts import one_line
+from zmqmr.ids import LAST
 from zmqmr.messages import Counters, StageProgress
+from zmqmr.words import counted
 
 
 def print_json(value: Any) -> None:
@@ -27,15 +30,20 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
 def print_progress(stages: Iterable[StageProgress], counters: Iterable[Counters], steps: int) -> None:
     """Print how far each stage of a job of so many steps is, and the counters of each step."""
     for stage in stages:
-        more = f", {stage.failures} failed attempts" if stage.failures else ""
+        more = f", {counted(stage.failures, 'failed attempt')}" if stage.failures else ""
         print(
-            f"step {stage.step + 1} of {steps} {stage.kind}: {stage.done} of {stage.tasks} tasks done,"
-            f" {stage.records:,} records, {stage.bytes:,} bytes{more}"
+            f"step {stage.step + 1} of {steps} {stage.kind}: {stage.done} of {counted(stage.tasks, 'task')}"
+            f" done, {counted(stage.records, 'record')}, {counted(stage.bytes, 'byte')}{more}"
         )
     for number, groups in enumerate(counters, 1):
         for group, names in sorted(groups.items()):
             for name, count in sorted(names.items()):
                 print(f"counter of step {number}: {one_line(group)} / {one_line(name)} = {count:,}")
+
+
+def add_job_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the job that a command is about."""
+    parser.add_argument("job", metavar="JOB", help=f"its id, or the beginning of it; {LAST}: the newest job")
 
 
 def moment(seconds: float) -> str:

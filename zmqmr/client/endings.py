@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import NoReturn
 
+from mrjob.step import StepFailedException
+
 from zmqmr.client.callers import driven_by_run_job
 from zmqmr.client.texts import printable
 from zmqmr.errors import EXIT_INTERRUPTED, EXIT_USAGE, InputError, OutOfDisk, ZmqmrError
@@ -33,6 +35,19 @@ class Terminated(KeyboardInterrupt):
         self.exit_code = 128 + number
 
 
+class JobKilled(StepFailedException, ZmqmrError):
+    """Somebody killed the job: no step of it failed."""
+
+    exit_code = EXIT_INTERRUPTED
+
+    def __init__(self, job: str, reason: str):
+        super().__init__(reason)
+        self._said = f"{job} was {reason if reason.startswith('killed') else f'killed: {reason}'}"
+
+    def __str__(self) -> str:
+        return self._said
+
+
 class Left(KeyboardInterrupt):
     """Another interrupt came while the job was being killed: nobody waits for that any longer."""
 
@@ -43,10 +58,11 @@ class Left(KeyboardInterrupt):
 
 
 @contextlib.contextmanager
-def said_to_user(*, constructing: bool = False) -> Iterator[None]:
+def said_to_user(*, constructing: bool = False, job: Callable[[], str] = str) -> Iterator[None]:
     """Turns errors inside into one line and SystemExit, when run_job drives the runner.
 
     `constructing`: also mrjob's own errors about options and files, which have no class of their own.
+    `job`: names the job that an interrupt has killed, "" when none had begun.
     """
     try:
         yield
@@ -57,7 +73,8 @@ def said_to_user(*, constructing: bool = False) -> Iterator[None]:
     except KeyboardInterrupt as error:
         if not driven_by_run_job():
             raise
-        said = str(error) if isinstance(error, Left) else "interrupted"
+        interrupted = f"interrupted; {job()} was killed" if job() else "interrupted"
+        said = str(error) if isinstance(error, Left) else interrupted
         _end(said, getattr(error, "exit_code", EXIT_INTERRUPTED))
     except (ValueError, TypeError, OSError) as error:
         if not constructing or not driven_by_run_job():
@@ -103,6 +120,21 @@ def signals_clean_up() -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def output_announced(when: Callable[[], bool]) -> Iterator[None]:
+    """Inside, mrjob says where the job's output is only `when` it is there."""
+    logger = logging.getLogger("mrjob.runner")
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return when() or not record.getMessage().startswith("job output is in")
+
+    logger.addFilter(wanted)
+    try:
+        yield
+    finally:
+        logger.removeFilter(wanted)
 
 
 def uninterrupted(function: Callable[[], object]) -> None:

@@ -85,7 +85,7 @@ class Follower:
             if not cancels:
                 raise
             try:
-                log.info("killing the job; interrupt again to leave at once")
+                log.info("killing the job %s; interrupt again to leave at once", self.job)
                 self.cancel()
             except KeyboardInterrupt:
                 raise Left(self.job) from None

@@ -8,8 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from zmqmr.client.records import Record, Records
-from zmqmr.data import places
+from zmqmr.data import outputs, places
 from zmqmr.settings import Settings
+from zmqmr.words import counted
 
 KEEP_RECORDS = 1000  # the newest; more make every look at them slow
 _DUE_SECONDS = 3600.0  # between two automatic collections, unless state_days is very short
@@ -47,6 +48,7 @@ def collect(settings: Settings, now: float, *, dry_run: bool = False) -> Iterato
     a job that lives is never touched."""
     collector = _Collector(settings, now, dry_run)
     yield from collector.lost_sessions()
+    yield from collector.emptied()
     yield from collector.too_old()
     yield from collector.orphans()
     yield from collector.too_many()
@@ -92,9 +94,15 @@ class _Collector:
             for path, size in zip(left, sizes, strict=True):
                 yield Garbage(path, size, f"{record.job} was {record.state}")
 
+    def emptied(self) -> Iterator[Garbage]:
+        """Directories of jobs that ended without a file: the job that took them up has what was in them."""
+        for record in self._all:
+            if record.state != "running" and record.data and not _has_files(record.data):
+                yield from self._removed(record.data, "it is empty")
+
     def too_old(self) -> Iterator[Garbage]:
         """Records, logs and data of jobs that ended long ago, and old repro bundles."""
-        reason = f"older than {self._settings.state_days:g} days"
+        reason = f"older than {counted(self._settings.state_days, 'day')}"
         for record in self._all:
             if record.state != "running" and (record.ended or record.begun) < self._oldest:
                 yield from self._job(record, reason)
@@ -139,13 +147,13 @@ class _Collector:
         """The oldest data and repro bundles, until the rest is within the limit."""
         found = [(r.ended or r.begun, r.data) for r in self._all if r.state != "running" and r.data]
         found += [(entry.stat().st_mtime, entry.path) for entry in self._repro_bundles()]
-        total = 0
+        total, limit = 0, counted(self._settings.state_bytes, "byte")
         for _, path in sorted(found, reverse=True):
             if path in self._gone or not os.path.lexists(path):
                 continue
             total += places.size(path) if os.path.isdir(path) else os.lstat(path).st_size
             if total > self._settings.state_bytes:
-                yield from self._removed(path, f"more than {self._settings.state_bytes:,} bytes are kept")
+                yield from self._removed(path, f"more than {limit} are kept")
 
     def _repro_bundles(self) -> list["os.DirEntry[str]"]:
         return _entries(self._settings.repro_directory)
@@ -158,6 +166,7 @@ def settle(record: Record, records: Records, now: float) -> bool:
         return False
     if record.data:
         places.prune(record.data)
+    outputs.remove_empty_directories(record.made)
     if sockets := _sockets(record):
         shutil.rmtree(sockets, ignore_errors=True)
     record.ended = record.ended or now
@@ -175,6 +184,10 @@ def _is_used(path: str) -> bool:
     if lock >= 0:
         os.close(lock)
     return lock < 0
+
+
+def _has_files(directory: str) -> bool:
+    return any(names for _, _, names in os.walk(directory))
 
 
 def _sockets(record: Record) -> str:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from zmqmr.client.progress import explain
+from zmqmr.client.progress import RUN_ALONE, STORY, explain
 from zmqmr.messages import AttemptReport, JobUpdate
 
 MAX_BYTES = 8 * 1024**2  # of a log; what comes after that is not kept
@@ -26,7 +26,6 @@ class JobLog(logging.Handler):
         self._path = path
         self._steps = steps
         self._size = 0
-        self._explained = ""
         self.pid = os.getpid()  # tasks inherit the loggers of the client: they are not to write here
 
     def open(self) -> None:
@@ -37,9 +36,9 @@ class JobLog(logging.Handler):
         super().close()
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage()
-        if text != self._explained:
-            self._append({"time": record.created, "level": record.levelname.lower(), "text": text})
+        if not getattr(record, "of_a_failure", False):  # of that `failure` keeps all
+            level = record.levelname.lower()
+            self._append({"time": record.created, "level": level, "text": record.getMessage()})
 
     def note(self, message: AttemptReport | JobUpdate) -> None:
         """Keep what a message says of a failed attempt: its explanation."""
@@ -47,10 +46,9 @@ class JobLog(logging.Handler):
             self._failure(message)
 
     def _failure(self, report: AttemptReport) -> None:
-        self._explained = explain(report, self._steps)
         level = "error" if report.final else "warning"
-        entry = {"time": time.time(), "level": level, "text": self._explained, "failure": True}
-        self._append(entry)
+        text = explain(report, self._steps)
+        self._append({"time": time.time(), "level": level, "text": text, "failure": True})
 
     def _append(self, entry: dict[str, Any]) -> None:
         line = json.dumps(entry).encode() + b"\n"
@@ -65,6 +63,30 @@ class JobLog(logging.Handler):
                 os.close(descriptor)
         except OSError:
             pass  # the drive is full, or the directory was removed
+
+
+class Fold:
+    """Tells of failed attempts that are alike only once in full."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def text(self, entry: dict[str, Any]) -> str:
+        """What is to be said of the next entry of a log."""
+        text: str = entry["text"]
+        if not entry.get("failure"):
+            return text
+        what = essence(text)
+        if what in self._told:
+            return f"{text.partition(chr(10))[0]} in the same way"
+        self._told.add(what)
+        return text if entry.get("level") == "error" else text.partition(f"\n{STORY}")[0]
+
+
+def essence(text: str) -> str:
+    """What attempts that fail alike have in common, of an explanation."""
+    lines = text.partition(f"\n{STORY}")[0].split("\n")[1:]
+    return "\n".join(line for line in lines if not line.startswith(RUN_ALONE))
 
 
 def entries(path: str, start: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:

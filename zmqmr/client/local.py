@@ -186,6 +186,8 @@ class LocalCluster:
         elif isinstance(error, KeyboardInterrupt):
             self._close_lifeline(b"")
             try:
+                if isinstance(error.__context__, KeyboardInterrupt):  # it came while another one was handled
+                    raise error
                 self._await_children()
             except KeyboardInterrupt:
                 raise Left(self._job) from None

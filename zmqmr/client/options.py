@@ -88,7 +88,8 @@ def runner_options() -> dict[str, dict[str, Any]]:
                         "type": int,
                         "help": (
                             "How many records may be left out that fail their mapper twice, or crash it."
-                            " They are counted, and kept in _skipped in the output directory. Default 0."
+                            " They are counted, and kept in _skipped in the output directory, or without"
+                            " --output-dir beside the repro bundles. Default 0."
                             " (zeromq only)"
                         ),
                     },

@@ -14,14 +14,19 @@ from msgspec.structs import replace
 from zmqmr.client.endings import is_shown, log
 from zmqmr.client.texts import cut, one_line, printable, size_words
 from zmqmr.messages import AttemptReport, Failure, JobUpdate, StageProgress
+from zmqmr.words import counted
 
 LOG_SECONDS = 10.0  # between two log lines about progress
 WAIT_SECONDS = 2.0  # a shorter wait, as for the first worker, is not worth a word
 SAME_FAILURES = 3  # of attempts that are run again, said one by one; then only with --verbose
+LEFT_OUT = 10  # records that are left out and named
 RECORD_CHARACTERS = 500  # of a record in an explanation
+STORY = "  what happened to the task, in minutes and seconds since the job began:"
+RUN_ALONE = "  run it alone"
 STORY_LINES = 10  # of a task's story: its last events
 STORY_CHARACTERS = 200  # of one of them
 STANDARD_INPUT = "standard input"
+OF_A_FAILURE = {"of_a_failure": True}  # marks what is logged about a failed attempt
 LOCAL_WORKER = "local"  # the name of the only one of this machine
 
 _STORY_LINE = re.compile(r"(\d+(?:\.\d+)?) (.*)", re.DOTALL)
@@ -42,7 +47,7 @@ def explain(report: AttemptReport, steps: int, elsewhere: bool = False) -> str:
         lines.append(f"  record: {cut(one_line(failure.record), RECORD_CHARACTERS)}")
     if failure.repro:
         where = " on that host" if elsewhere else ""
-        lines.append(f"  run it alone{where}: zmqmr replay {one_line(failure.repro)}")
+        lines.append(f"{RUN_ALONE}{where}: zmqmr replay {one_line(failure.repro)}")
     for title, text in (("traceback", failure.traceback), ("the end of its standard error", failure.stderr)):
         if text.strip():
             lines.append(f"  {title}:")
@@ -55,9 +60,9 @@ def _story(events: Sequence[str]) -> list[str]:
     """The last events of a task, each with its time since the job's start."""
     if not events:
         return []
-    lines = ["  what happened to the task, in minutes and seconds since the job began:"]
+    lines = [STORY]
     if len(events) > STORY_LINES:
-        lines.append(f"    ... {len(events) - STORY_LINES} earlier events")
+        lines.append(f"    ... {counted(len(events) - STORY_LINES, 'earlier event')}")
     for event in events[-STORY_LINES:]:
         when, what = "", event
         if timed := _STORY_LINE.fullmatch(event):
@@ -119,6 +124,7 @@ class Progress:
         self._said = ("", "")  # status and waiting reason of the last log line
         self._waits_since = clock()
         self._failures: Counter[tuple[int, str]] = Counter()  # by step and reason
+        self._left_out = 0  # records
         self._log_due = clock() + LOG_SECONDS
         self.explained: AttemptReport | None = None
 
@@ -149,29 +155,40 @@ class Progress:
             stderr=known(failure.stderr),
         )
 
+    def named(self, report: AttemptReport) -> AttemptReport:
+        """A report with the names that the user knows."""
+        story = tuple(map(self.known, report.story))
+        return replace(report, failure=self._with_known_names(report.failure), story=story)
+
     def _report(self, report: AttemptReport) -> None:
         self.close()
-        report = replace(
-            report,
-            failure=self._with_known_names(report.failure),
-            story=tuple(map(self.known, report.story)),
-        )
+        report = self.named(report)
         if report.final:
             self.explained = report
             if self._explain:
-                log.error(explain(report, self._steps, self._elsewhere))
+                log.error(explain(report, self._steps, self._elsewhere), extra=OF_A_FAILURE)
         else:
             self._retry(report)
-            log.debug(explain(report, self._steps, self._elsewhere))
+            log.debug(explain(report, self._steps, self._elsewhere), extra=OF_A_FAILURE)
 
     def _retry(self, report: AttemptReport) -> None:
         """Say that an attempt is run again; a fault of the job makes all of them fail alike."""
+        if report.left_out:
+            self._left_out += 1
+            if self._left_out <= LEFT_OUT:
+                said = (
+                    f"left out: the record of {_place(report)}, which failed twice: {report.failure.reason}"
+                )
+                log.warning(one_line(said))
+            elif self._left_out == LEFT_OUT + 1:
+                log.warning("more records are left out")
+            return
         kind = (report.step, report.failure.reason)
         self._failures[kind] += 1
         if self._failures[kind] <= SAME_FAILURES:
-            log.warning(summary(report, self._steps))
+            log.warning(summary(report, self._steps), extra=OF_A_FAILURE)
         elif self._failures[kind] == SAME_FAILURES + 1:
-            log.warning("More attempts fail in the same way; --verbose shows each.")
+            log.warning("More attempts fail in the same way; --verbose shows each.", extra=OF_A_FAILURE)
 
     def _update(self, update: JobUpdate) -> None:
         now = self._clock()
@@ -202,8 +219,8 @@ class Progress:
     def _end_of(self, stage: StageProgress, now: float) -> str:
         seconds = now - self._started.get(stage.stage, now)
         return (
-            f"{self._title(stage)}: {_tasks(stage.tasks)} done in {seconds:.1f} s, "
-            f"{stage.records:,} records, {size_words(stage.bytes)}"
+            f"{self._title(stage)}: {counted(stage.tasks, 'task')} done in {seconds:.1f} s, "
+            f"{counted(stage.records, 'record')}, {size_words(stage.bytes)}"
         )
 
     def _title(self, stage: StageProgress) -> str:
@@ -212,7 +229,9 @@ class Progress:
     def _line(self, stage: StageProgress | None, waiting: str, now: float) -> str:
         if stage is None:
             return f"waiting: {one_line(waiting)}" if waiting else ""
-        words = [f"{self._title(stage)}: {stage.done} of {_tasks(stage.tasks)}, {stage.running} running"]
+        words = [
+            f"{self._title(stage)}: {stage.done} of {counted(stage.tasks, 'task')}, {stage.running} running"
+        ]
         seconds = now - self._started.get(stage.stage, now)
         if seconds > 0 and stage.records:
             words.append(f"{stage.records / seconds:,.0f} records/s, {size_words(stage.bytes / seconds)}/s")
@@ -220,7 +239,7 @@ class Progress:
             if left is not None:
                 words.append(f"{int(left) // 60}:{int(left) % 60:02d} left")
         if stage.failures:
-            words.append(f"{stage.failures} failed attempts")
+            words.append(counted(stage.failures, "failed attempt"))
         if waiting:
             words.append(f"waiting: {one_line(waiting)}")
         if stage.status:
@@ -246,7 +265,3 @@ def _active(update: JobUpdate) -> StageProgress | None:
 def _seconds_left(stage: StageProgress, seconds: float) -> float | None:
     done, total = (stage.bytes, stage.total_bytes) if stage.total_bytes else (stage.done, stage.tasks)
     return seconds * (total - done) / done if 0 < done <= total else None
-
-
-def _tasks(count: int) -> str:
-    return f"{count} task" if count == 1 else f"{count} tasks"

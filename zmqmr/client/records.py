@@ -7,6 +7,7 @@ of one on a cluster, which goes on there without its client.
 
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Literal
 import msgspec
 
 from zmqmr.errors import UsageError
+from zmqmr.ids import LAST
 from zmqmr.messages import Counters, StageProgress
 from zmqmr.settings import Settings
 
@@ -61,7 +63,7 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     step_output_dir: str = ""
     to_stdout: bool = False  # whether standard output is where the output goes
     detached: bool = False
-    fetched: bool = False  # whether `zmqmr attach` has printed a detached job's output
+    fetched: bool = False  # whether the output has been taken from where it was kept
     cluster: str = ""  # where it runs, as --cluster has it; empty: this machine
     data: str = ""  # directory of intermediate data, or of its client's files
     endpoint: str = ""  # of the coordinator
@@ -75,7 +77,9 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     task_args: list[str] = []
     settings: dict[str, str] = {}  # those that are not the default
     resumes: str = ""  # an earlier job, taken up
-    resumed_by: str = ""  # a later job that succeeded
+    resumed_by: str = ""  # a later job that has what this one left, or that succeeded
+    command: list[str] = []  # as it was given
+    made: list[str] = []  # output directories that were not there before the job, outermost first
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,12 @@ class Records:
 
     def log_path(self, job: str) -> str:
         return os.path.join(self.directory, job + ".log")
+
+    def check(self) -> None:
+        """OSError unless records can be written."""
+        os.makedirs(self.directory, mode=0o700, exist_ok=True)
+        with tempfile.TemporaryFile(dir=self.directory):
+            pass
 
     def write(self, record: Record) -> None:
         """Write a record, whole or not at all; OSError when that is not possible."""
@@ -138,8 +148,15 @@ class Records:
         found = [record for job in self.jobs() if (record := self.read(job)) is not None]
         return sorted(map(settled, found), key=lambda record: (-record.begun, record.job))
 
+    def damaged(self) -> list[str]:
+        """The paths of the records that cannot be read."""
+        return [self.path(job) for job in sorted(self.jobs()) if self.read(job) is None]
+
     def find(self, name: str) -> Record:
-        """The record of the job whose id is `name`, or the only one whose id begins so. UsageError."""
+        """The record of the job whose id is `name`, or the only one whose id begins so; for LAST that of the
+        newest job. UsageError."""
+        if name == LAST and (newest := self.all()[:1]):
+            return newest[0]
         if "/" not in name and (record := self.read(name)) is not None:
             return settled(record)
         jobs = sorted(job for job in self.jobs() if job.startswith(name))
@@ -148,6 +165,8 @@ class Records:
         if len(jobs) > 1:
             shown = ", ".join(jobs[:5]) + (f" and {len(jobs) - 5} more" if len(jobs) > 5 else "")
             raise UsageError(f"{name!r} may be any of {shown}; give more of the job's id")
+        if len(jobs) == 1:
+            raise UsageError(f"the record {self.path(jobs[0])} is damaged; remove it")
         raise UsageError(f"there is no job {name!r} on this machine; `zmqmr jobs` lists them")
 
 
@@ -160,6 +179,11 @@ def settled(record: Record) -> Record:
         reason = "its processes ended without a word: killed, or the machine was started again"
         return msgspec.structs.replace(record, state="lost", reason=reason)
     return record
+
+
+def how_it_ended(record: Record) -> str:
+    """What a job is said to have done or suffered: failed, was killed, ..."""
+    return f"was {record.state}" if record.state in ("killed", "lost") else record.state
 
 
 def living(record: Record) -> dict[str, Process]:

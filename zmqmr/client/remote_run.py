@@ -96,13 +96,15 @@ class RemoteRun:
             if self._streamed and self._keeps and reader_has_gone():
                 self._keeps = False  # as of `| head`, who has seen enough
             if not self._keeps:
-                there.release([file.sha256 for file in self._ended.files] if self._ended else [])
+                if there.pushing:
+                    there.release([file.sha256 for file in self._ended.files] if self._ended else [])
             elif self._ended is not None:
+                job = self._ended.job
                 log.error(
-                    "the job has succeeded, and its output is kept; fetch it with: zmqmr attach %s",
-                    self._ended.job,
+                    "the job has succeeded, and its output is kept; fetch it with: zmqmr attach %s", job
                 )
-        if self._streamed and not self._keeps and self._run is not None:
+        has_all = self._ended is not None and self._ended.state == "succeeded" and not self._keeps
+        if has_all and self._run is not None:
             self._run.session.fetched()
 
     def _push(self, run: Run) -> RemoteCluster:

@@ -16,8 +16,10 @@ from zmqmr.client import jobspec, options, resume
 from zmqmr.client.callers import driven_by_run_job, job_that_makes_runner
 from zmqmr.client.claims import claim_outputs
 from zmqmr.client.endings import (
+    JobKilled,
     log,
     nothing_started,
+    output_announced,
     said_to_user,
     signals_clean_up,
     temporary_files,
@@ -27,7 +29,7 @@ from zmqmr.client.jobconf import is_nline
 from zmqmr.client.progress import Progress
 from zmqmr.client.records import Record, Records
 from zmqmr.client.resume import Earlier
-from zmqmr.client.session import Run, Session, describe
+from zmqmr.client.session import Run, Session, check_remembered, describe, made_directories
 from zmqmr.client.texts import one_line
 from zmqmr.data import outputs, places
 from zmqmr.data.bundles import forget_time, pack
@@ -160,6 +162,9 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
     def _get_local_tmp_dir(self) -> str:
         """The session's part of the job's directory; see zmqmr.data.places."""
         if not self._local_tmp_dir:
+            place = os.environ.get("TMPDIR")
+            if place and not self._opts["local_tmp_dir"] and not os.path.isdir(place):
+                raise UsageError(f"TMPDIR={place} is no directory; make it, or set another")
             try:
                 data = places.make(places.base_directory(self._opts["local_tmp_dir"]), self.get_job_key())
             except OSError as error:
@@ -190,13 +195,18 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
     def run(self) -> None:
         """Run the job and wait for it.
 
-        UsageError or InputError when it cannot start, StepFailedException when it fails,
-        CoordinatorUnreachable when the coordinator is lost. An interrupt cancels the job first.
+        UsageError or InputError when it cannot start, StepFailedException when it fails, or is killed (a
+        JobKilled), CoordinatorUnreachable when the coordinator is lost. An interrupt cancels the job first.
         """
-        with said_to_user(), signals_clean_up():
+        announced = output_announced(lambda: not self._detached and not self._detached_there)
+        with said_to_user(job=self._begun), signals_clean_up(), announced:
             if not self._get_steps():
                 raise UsageError("the job has no steps; give it a mapper, a combiner or a reducer")
             super().run()
+
+    def _begun(self) -> str:
+        """The job's id once it runs, "" before."""
+        return self.get_job_key() if self._keeps or self._detached else ""
 
     def _check_input_paths(self) -> None:
         """Nothing: the inputs are looked at before anything else is done, in `_run`."""
@@ -214,9 +224,13 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
                 if self._opts["cluster"]:
                     self._there = self._cluster(settings)
                     undo.callback(self._there.close)
+                elif self._opts["detach"]:
+                    check_remembered(settings)
                 earlier = self._earlier(settings, undo)
                 with temporary_files(lambda: self._data):
                     spec, step_output, output = self._prepare(settings, undo)
+                if self._there is None:
+                    spec = msgspec.structs.replace(spec, made=made_directories(output, step_output))
                 record = describe(self, spec, settings, self._data, self._prints)
                 if earlier is not None:
                     spec = self._take_up(earlier, record, spec)
@@ -252,10 +266,17 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
             return None
         records, name = Records.of(settings), self._opts["resume_from"] or ""
         there = (self._there.name, self._there.ask) if self._there is not None else ()
-        earlier = resume.find(resume.command_line(), name, records, *there)
+        earlier = resume.find(resume.command_line(), name, records, self._paths_read, *there)
         undo.callback(earlier.close)
-        earlier.take_back_output()
+        if earlier.record.state in ("lost", "left"):
+            resume.take_back_output(earlier.record)
         return earlier
+
+    def _paths_read(self) -> set[str]:
+        """The inputs, as a record names them."""
+        files = self._list_inputs([path for path in self._input_paths if path != "-"])
+        standard_input = {resume.STANDARD_INPUT} if "-" in self._input_paths else set()
+        return {file.path for file in files} | standard_input
 
     def _take_up(self, earlier: Earlier, record: Record, spec: JobSpec) -> JobSpec:
         """The job with what of the earlier one can be used; says what that is."""
@@ -281,6 +302,9 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
         self._detached = True
         run.let_go()
         os.close(self._lock)
+        record = run.session.record
+        prints = " and prints its output" if record.to_stdout else ""
+        log.info("the job goes on; zmqmr attach %s follows it%s", run.spec.job, prints)
         if driven_by_run_job():
             print(run.spec.job, flush=True)
 
@@ -293,21 +317,24 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
 
     def _follow(self, run: Run, begun: Callable[[], None] | None = None) -> None:
         """Have the job run and complete its output. `begun` is called once it can be attached to."""
-        with run.session as session:
-            self._keeps = self._there is None
-            ended = self._submit(run, begun)
-            session.ended(ended)
-            self._counters = [dict(counters) for counters in ended.counters]
-            self._counters += [{} for _ in range(len(run.spec.steps) - len(self._counters))]
-            self._log_counters()
-            if ended.state != "succeeded":
-                self._raise_failed(ended)
-            if self._there is not None:
-                self._there.take(run)
-            run.complete_output()
-        self._keeps = session.record.detached and not session.record.output_dir
-        if run.earlier is not None:
-            run.earlier.succeeded(run.spec.job)
+        record = run.session.record
+        try:
+            with run.session as session:
+                self._keeps = self._there is None
+                ended = self._submit(run, begun)
+                session.ended(ended)
+                self._counters = [dict(counters) for counters in ended.counters]
+                self._counters += [{} for _ in range(len(run.spec.steps) - len(self._counters))]
+                self._log_counters()
+                if ended.state != "succeeded":
+                    self._raise_failed(ended)
+                if self._there is not None:
+                    self._there.take(run)
+                run.complete_output()
+        finally:
+            if run.earlier is not None and run.session.known:
+                run.earlier.ended(run.spec.job, record.state == "succeeded")
+        self._keeps = record.detached and record.to_stdout and not record.output_dir
 
     def _prepare(
         self, settings: Settings, undo: ExitStack
@@ -351,7 +378,7 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
 
     def _submit(self, run: Run, begun: Callable[[], None] | None) -> JobEnded:
         def shown(message: JobUpdate | AttemptReport) -> None:
-            run.session.note(message)
+            run.session.note(progress.named(message) if isinstance(message, AttemptReport) else message)
             progress(message)
 
         progress = self._progress = Progress(
@@ -380,15 +407,17 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
         cluster = LocalCluster(run.settings, self._slots(), self._data, started)
         try:
             with cluster:
-                if cluster.status_url:
-                    log.info("status page: %s", cluster.status_url)
+                page = f", status page: {cluster.status_url}" if cluster.status_url else ""
+                log.info("job %s%s", run.spec.job, page)
                 collect_if_due(run.settings)
                 return cluster.run(run.spec, on_message)
         finally:
             self._left = not cluster.ended
 
     def _raise_failed(self, ended: JobEnded) -> None:
-        reason = self._progress.known(ended.reason) or f"the job was {ended.state}"
+        if ended.state == "killed":
+            raise JobKilled(ended.job, one_line(ended.reason) or "killed")
+        reason = self._progress.known(ended.reason) or "the job failed"
         head, _, rest = reason.partition("\n")
         if rest:
             log.error("%s", "\n  ".join(map(one_line, reason.split("\n"))))  # none of it looks like ours
@@ -396,7 +425,7 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
             reason=one_line(head),
             step_num=self._failed_step,
             num_steps=self._num_steps(),
-            step_desc=None if self._failed_step is not None else "The job",
+            step_desc=None if self._failed_step is not None else f"The job {ended.job}",
         )
 
     def _warn_of_unsupported(self, confs: Iterable[Any]) -> None:

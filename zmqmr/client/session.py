@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import mrjob
 
 from zmqmr import __version__
-from zmqmr.client import records
+from zmqmr.client import records, skipped
 from zmqmr.client.claims import complete_outputs
 from zmqmr.client.endings import log
 from zmqmr.client.joblog import JobLog
@@ -19,6 +19,7 @@ from zmqmr.client.jobspec import bundled
 from zmqmr.client.records import Record, Records
 from zmqmr.client.resume import STANDARD_INPUT, Earlier, command_line, kept
 from zmqmr.data import outputs, places
+from zmqmr.errors import UsageError
 from zmqmr.messages import AttemptReport, JobEnded, JobSpec, JobUpdate
 from zmqmr.settings import Settings
 
@@ -33,9 +34,14 @@ class Session:
         self.record = record
         self.records = Records.of(settings)
         self._log = JobLog(self.records.log_path(record.job), record.steps)
-        self._ended = False
+        self._ended = self._warned = False
         self._there = False  # whether a cluster has the job: its end is not this process's to decide
         self._succeeded = False
+
+    @property
+    def known(self) -> bool:
+        """Whether the job's processes have run, so that its record says so."""
+        return bool(self.record.boot)
 
     def __enter__(self) -> "Session":
         self._log.pid = os.getpid()
@@ -59,7 +65,7 @@ class Session:
         self._end("left", records.LEFT)
 
     def fetched(self) -> None:
-        """What the job printed has been printed."""
+        """The output of the job has been fetched from its cluster."""
         self.record.fetched = True
         self._write()
 
@@ -100,14 +106,46 @@ class Session:
         self.record.reason = reason[: records.MAX_TEXT]
         self.record.ended = time.time()
         self._write()
-        if state in records.RESUMABLE and (tasks := kept(self.record)):
-            log.info("%s are kept; the same command with --resume uses them again", tasks)
+        if state in records.RESUMABLE:
+            log.info("job %s %s%s", self.record.job, records.how_it_ended(self.record), self._next_step())
+
+    def _next_step(self) -> str:
+        tasks = kept(self.record)
+        if not tasks or self._warned:
+            return ""
+        unless = " while the job file is unchanged" if self.record.state == "failed" else ""
+        return f"; {tasks} kept; the same command with --resume goes on from there{unless}"
 
     def _write(self) -> None:
         try:
             self.records.write(self.record)
         except OSError as error:
-            log.warning("cannot keep a record of the job: %s", error)
+            if not self._warned:
+                log.warning("%s: no other command will know the job", _cannot_write(self.records, error))
+            self._warned = True
+
+
+def check_remembered(settings: Settings) -> None:
+    """UsageError when no other command could know the job: nobody would ever see its output."""
+    known = Records.of(settings)
+    try:
+        known.check()
+    except OSError as error:
+        raise UsageError(f"--detach needs a record of the job: {_cannot_write(known, error)}") from error
+
+
+def made_directories(
+    output: outputs.OutputDirectory, step_output: outputs.OutputDirectory | None
+) -> tuple[str, ...]:
+    """The directories that the job's client made for its output, the outermost first."""
+    if step_output is None:
+        return output.made
+    numbered = sorted(entry.path for entry in os.scandir(step_output.path))
+    return (*output.made, *step_output.made, *numbered)
+
+
+def _cannot_write(known: Records, error: OSError) -> str:
+    return f"cannot write to {known.directory} ({error.strerror or error}; set ZMQMR_STATE_DIRECTORY)"
 
 
 def describe(
@@ -142,6 +180,8 @@ def describe(
         files=_files(runner, data),
         task_args=list(spec.task_args),
         settings=settings.changed(),
+        command=list(sys.orig_argv),
+        made=list(spec.made),
     )
 
 
@@ -175,6 +215,7 @@ class Run:
     def complete_output(self) -> None:
         """Mark the output complete."""
         complete_outputs(self.step_output, self.output)
+        skipped.tell(self.output.path, bool(self.session.record.output_dir), self.spec.job, self.settings)
 
     def let_go(self) -> None:
         """Close what another process, forked from this one, holds on to."""

@@ -2,6 +2,8 @@
 
 import re
 
+from zmqmr.words import counted
+
 _UNSAFE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff\ufff9-\ufffb]"
 )
@@ -34,4 +36,4 @@ def size_words(count: float) -> str:
     while count >= 1000 and unit != "TB":
         count /= 1000
         unit = next(units)
-    return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+    return counted(round(count), "byte") if unit == "bytes" else f"{count:.1f} {unit}"

@@ -55,17 +55,20 @@ class Cluster:
     def _note(self, job: Job, task: Task, what: str) -> None:
         job.tell(task, self._now, what)
 
-    def _explain(self, worker: Worker, job: Job, task: Task, failure: Failure, final: bool) -> None:
+    def _explain(
+        self, worker: Worker, job: Job, task: Task, failure: Failure, final: bool, left_out: bool = False
+    ) -> None:
         report = AttemptReport(
             job=job.spec.job,
             host=worker.host,
             step=job.plans[task.stage].step,
             task=task.name,
             attempt=max(task.attempt, 1),
-            attempts=self._attempts_allowed(job, task),
+            attempts=self._attempts_allowed(job, task) + max(task.attempt - task.failures, 0),
             final=final,
             failure=failure,
             story=task.story,
+            left_out=left_out,
             worker=worker.name,
         )
         self._inform(job, report)

@@ -32,6 +32,11 @@ def stage_of(task: str) -> int:
     return int(task.split("-")[1])
 
 
+def number_of(task: str) -> int:
+    """The number of a task in its stage, from its name; ValueError when it is no task's."""
+    return int(task.split("-")[2])
+
+
 def runs_as_command(spec: JobSpec, substep: Substep | None) -> bool:
     """Whether a substep runs as a subprocess of its own, fed with lines."""
     if substep is None:

@@ -6,6 +6,8 @@ spool that its worker keeps, or by running again where the spool is lost too. To
 own input, which may have to be made again in the same way, down to the job's input files.
 """
 
+from collections.abc import Iterable
+
 from zmqmr.core.launching import Launching
 from zmqmr.core.state import Attempt, Job, Stage, Task, TaskState, Worker
 from zmqmr.messages import EndJob, EndStage, OwnerLost
@@ -97,6 +99,25 @@ class Repair(Launching):
         elif source.tasks[task.number].state is TaskState.DONE:
             source.reopen(source.tasks[task.number])
         self._settle(job)
+
+    def _move(self, job: Job, stage: Stage, partitions: Iterable[int], name: str) -> bool:
+        """A worker has no room for partitions that it owns: others get those that nobody reads now. False
+        when there is nobody else."""
+        ring = [other for other in self._ring(job) if other != name]
+        readers = job.stages[stage.plan.number + 1].tasks
+        moved = [
+            number
+            for number in partitions
+            if stage.owners[number] == name and readers[number].needs_input and not readers[number].attempts
+        ]
+        if not ring or not moved:
+            return False
+        stage.disown(moved)
+        if name not in stage.owners:
+            self._tell(name, EndStage(job.spec.job, stage.plan.number, stage.version))
+        stage.own({number: ring[number % len(ring)] for number in moved})
+        self._settle(job)
+        return True
 
     def _free(self, job: Job, stage: Stage) -> None:
         """Every task that reads the stage is done: nobody needs its partitions."""

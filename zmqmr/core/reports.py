@@ -313,6 +313,8 @@ class Reports(Repair):
             refused = {number for number in task.delivering if stage.owners[number] == worker.name}
             task.delivering -= refused
             self._take_part(worker.name, job, task)
+            if failure.no_room and self._is_live(job):
+                self._move(job, stage, range(stage.plan.partitions), worker.name)
         else:
             self._give_back(job, task)
 
@@ -357,8 +359,16 @@ class Reports(Repair):
         elif self._charge(worker, job, task, failure):
             if failure.damaged and job.plans[task.stage].source is not None:
                 self._lose_input(job, task)
-            elif task.state is TaskState.READY:
+            elif task.state is TaskState.READY and not self._move_input(worker, job, task, failure):
                 self._queue(job, task)
+
+    def _move_input(self, worker: Worker, job: Job, task: Task, failure: Failure) -> bool:
+        """Whether a partition that could not be sorted for want of room goes to another worker."""
+        plan = job.plans[task.stage]
+        source = job.source(job.stages[task.stage])
+        if not failure.no_room or plan.kind != "reduce" or source is None:
+            return False
+        return self._move(job, source, [task.number], worker.name)
 
     def _charge(self, worker: Worker, job: Job, task: Task, failure: Failure) -> bool:
         """One more failure of a task; False when that ends the job."""
@@ -372,11 +382,22 @@ class Reports(Repair):
         task.careful = task.careful or failure.crashed
         skips = self._skip(job, task, failure)
         final = not skips and (failure.fatal or task.failures >= self._attempts_allowed(job, task))
-        self._explain(worker, job, task, failure, final)
+        self._explain(worker, job, task, failure, final, left_out=skips)
         if final:
             times = "once" if task.failures == 1 else f"{task.failures} times"
-            self._end(job, "failed", f"{task.name} failed {times}: {failure.reason}")
+            self._end(
+                job, "failed", f"{task.name} failed {times}: {failure.reason}{self._enough(job, failure)}"
+            )
         return not final
+
+    @staticmethod
+    def _enough(job: Job, failure: Failure) -> str:
+        """What to say of a record that might have been left out, had there not been others before."""
+        limit = job.spec.skip_bad_records
+        if failure.offset is None or not 0 < limit <= job.skipped:
+            return ""
+        left_out = "1 record was" if limit == 1 else f"{limit} records were"
+        return f" ({left_out} left out before; --skip-bad-records {limit} allows no more)"
 
     def _skip(self, job: Job, task: Task, failure: Failure) -> bool:
         """Leave a record out that failed two attempts in a row, if the job may; whether that was done.

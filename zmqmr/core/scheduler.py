@@ -45,10 +45,11 @@ from zmqmr.messages import (
     Opened,
     OpenFailed,
 )
+from zmqmr.words import counted
 
 UPDATE_SECONDS = 0.2  # between two JobUpdates
 ASK_SECONDS = 5.0  # between two questions to a worker that has not opened a job
-OPENING_SECONDS = 15.0  # for all workers to say what they have kept of a job that is resumed
+OPENING_SECONDS = 30.0  # for all workers to say what they have kept of a job that is resumed
 COMMIT_SECONDS = 60.0  # from an attempt's end until its records must have arrived
 SLOW_FACTOR = 1.5  # times the median, as Hadoop and Spark have it: such an attempt is slow ...
 SLOW_SECONDS = 5.0  # ... but a shorter one is not worth a race
@@ -302,7 +303,7 @@ class Scheduler(Restart):
     def _workers_missing(self, event: WorkersMissing) -> None:
         job = self.jobs.get(event.job)
         if job is not None and not self.workers:
-            self._end(job, "failed", f"no worker joined within {self.worker_wait_seconds:.0f} seconds")
+            self._end(job, "failed", f"no worker joined within {counted(self.worker_wait_seconds, 'second')}")
 
     def _opening_overdue(self, event: OpeningOverdue) -> None:
         if job := self.jobs.get(event.job):
@@ -311,7 +312,7 @@ class Scheduler(Restart):
 
     def _client_missing(self, event: ClientMissing) -> None:
         if job := self.jobs.get(event.job):
-            seconds = f"{job.lease_seconds:.0f} seconds"
+            seconds = counted(job.lease_seconds, "second")
             self._end(job, "killed", f"its client has been gone for {seconds}; --detach lets a job go on")
 
     def _wait_over(self, event: WaitOver) -> None:
@@ -334,7 +335,7 @@ class Scheduler(Restart):
             return
         job, task, attempt = found
         timeout = job.spec.steps[job.plans[task.stage].step].timeout_seconds
-        reason = f"no progress for {timeout:g} seconds (mapreduce.task.timeout); it was killed"
+        reason = f"no progress for {counted(timeout, 'second')} (mapreduce.task.timeout); it was killed"
         attempt.kill_failure = Failure(reason)
         attempt.progressed = self._now  # ask again if it has not ended after as long again
         self._kill(job, task, attempt)

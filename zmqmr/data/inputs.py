@@ -27,6 +27,7 @@ from zmqmr.errors import (
     UsageError,
 )
 from zmqmr.messages import InputFile, Piece, Split
+from zmqmr.words import counted
 
 MAX_NLINE_SPLITS = 100_000
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -257,7 +258,7 @@ def _lines(
         first = chunk.find(b"\n")
         if carry_bytes + (first if first >= 0 else len(chunk)) > max_line_bytes:
             raise LineTooLong(
-                f"{path} has a line of more than {max_line_bytes} bytes, at byte {start}. "
+                f"{path} has a line of more than {counted(max_line_bytes, 'byte')}, at byte {start}. "
                 "If that is right, raise ZMQMR_MAX_LINE_BYTES; the line is held in memory.",
                 path,
                 start,

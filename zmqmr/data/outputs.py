@@ -68,6 +68,11 @@ class OutputDirectory:
                 f"cannot write to the output directory {self.path}: {reason}; give another {self._option}"
             ) from error
 
+    @property
+    def made(self) -> tuple[str, ...]:
+        """The directories that were not there before `claim`, the outermost first."""
+        return tuple(self._made)
+
     def commit(self, directories: Sequence[str] = ()) -> None:
         """Write `_SUCCESS` into `directories`, then into this one, and release the lock.
 
@@ -122,9 +127,7 @@ class OutputDirectory:
         os.rmdir(probe)
 
     def _undo(self) -> None:
-        for path in reversed(self._made):
-            with suppress(OSError):  # not empty: somebody else uses it
-                os.rmdir(path)
+        remove_empty_directories(self._made)
         self._made = []
         self.release()
 
@@ -133,6 +136,14 @@ class OutputDirectory:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+
+def remove_empty_directories(paths: Sequence[str]) -> None:
+    """Remove directories that a job had made, the outermost first in `paths`; one that somebody else uses
+    stays."""
+    for path in reversed(paths):
+        with suppress(OSError):
+            os.rmdir(path)
 
 
 def _write_success(directory: str) -> None:

@@ -17,6 +17,7 @@ from contextlib import suppress
 from zmqmr.errors import UsageError
 
 SESSION, AGENT, OUTPUT, SPOOLS = "session", "agent", "output", "spools"
+ASIDE = ".ended-"  # first in the names of directories in an agent's that are being removed
 _TRIES = 100  # to make a directory whose parent somebody else removes as empty
 
 
@@ -102,6 +103,22 @@ def clear_job(directory: str, keep: bool) -> None:
             _remove(entry.path)
     for path in (os.path.join(directory, SPOOLS), directory):
         _remove_empty(path)
+
+
+def set_aside(directory: str, keep: bool) -> str:
+    """Do the same at once, however much there is: move it to a directory beside, which the caller removes.
+    "" when nothing can be moved, and all was removed instead."""
+    try:
+        aside = tempfile.mkdtemp(prefix=ASIDE, dir=os.path.dirname(directory))
+    except OSError:
+        clear_job(directory, keep)
+        return ""
+    for number, entry in enumerate(_entries(directory)):
+        if not (keep and entry.name == SPOOLS):
+            with suppress(OSError):
+                os.rename(entry.path, os.path.join(aside, str(number)))
+    clear_job(directory, keep)
+    return aside
 
 
 def prune(data: str) -> None:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -128,6 +129,7 @@ class Agent:
         self._control = control_client(self._context, coordinator, identity, settings, keys)
         self._refusal = Refusal(self._control) if is_tcp(coordinator) else None
         self._commits: list[Commit] = []  # waiting for their last frames
+        self._endings: list[threading.Thread] = []  # of jobs that are over
         self._heartbeat_at = 0.0
         self._answered_at = time.monotonic()  # when the coordinator last answered
         self.exit_code = 0
@@ -377,7 +379,8 @@ class Agent:
 
     def _end_job(self, message: EndJob) -> None:
         if job := self.jobs.pop(message.job, None):
-            job.close(keep=message.keep)
+            endings = [ending for ending in self._endings if ending.is_alive()]
+            self._endings = [*endings, job.close(keep=message.keep)]
         elif not message.keep:  # it ended while an earlier life of this worker was away
             for directory in self.directories:
                 places.clear_job(os.path.join(directory, message.job), keep=False)
@@ -398,8 +401,13 @@ class Agent:
         # A client that lives decides itself what becomes of the output; its news of the job's end may
         # have overtaken ours.
         for job in self.jobs.values():
-            job.abort() if self._client_is_gone else job.close(keep=True)
+            if self._client_is_gone:
+                job.abort()
+            else:
+                self._endings.append(job.close(keep=True))
         self.jobs.clear()
+        for ending in self._endings:
+            ending.join()
         if self._spare is not None:
             self._spare.close()
         if self._lifeline is None and not self.exit_code:

@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import msgspec
 
 from zmqmr.core.plan import StagePlan, keeps_tasks, plan_stages, stage_of
-from zmqmr.data.places import clear_job
+from zmqmr.data.places import set_aside
 from zmqmr.data.pushing import blob_of, fetched
 from zmqmr.errors import Corrupt, SpillError, ZmqmrError
 from zmqmr.messages import (
@@ -53,6 +55,7 @@ from zmqmr.worker.repro import keep_bundle
 from zmqmr.worker.shuffles import Shuffles
 from zmqmr.worker.spawn import ExecutorProcess
 
+START_AGAIN_SECONDS = 1.0  # between two tries to start an executor
 EXECUTOR_SECONDS = 5.0  # more than an executor needs to kill an attempt, beyond Settings.kill_seconds
 
 
@@ -111,6 +114,7 @@ class HostedJob:
         self._confirmed: dict[AttemptId, None] = {}  # attempts whose commit was done here
         self._found: tuple[str, ...] | None = None  # tasks whose spools are here, once it is open
         self._opening = False
+        self._start_again_at: float | None = None  # an executor, which could not be started
 
     # --- its beginning -----------------------------------------------------------------------
 
@@ -184,6 +188,9 @@ class HostedJob:
             self._from_executor(message)
         if self._executor.has_ended:
             self._executor_ended()
+        if self._start_again_at is not None and time.monotonic() >= self._start_again_at:
+            self._start_again_at = None
+            self._replace_executor()
         self._kill_frozen_executor()
 
     def _kill_frozen_executor(self) -> None:
@@ -206,20 +213,24 @@ class HostedJob:
 
     def _executor_ended(self) -> None:
         """The executor is gone, and its attempts with it: fail them and start another."""
-        how, had_loaded, may_load = self._executor.take_end()
-        if not had_loaded:
-            if may_load:
-                self._executor.start()  # somebody killed it, not the job
-            else:
-                reason = f"the process that loads the job ended: {how}"
-                failure = Failure(reason, stderr=self._executor.setup_words(), fatal=True)
-                self._send(OpenFailed(self.spec.job, self._epoch, failure))
-            return
-        running = [each for each in self._attempts.values() if each.running and each.errand is None]
-        for attempt in running:
-            task, number = attempt.key
-            self._attempt_ended(AttemptEnded(task, number, None, Failure(f"its executor ended: {how}")))
-        self._executor.start()
+        ended = self._executor.take_end()
+        if ended.may_be_replaced:
+            for key in ended.running:
+                failure = Failure(f"its executor ended: {ended.how}")
+                self._attempt_ended(AttemptEnded(*key, None, failure))
+            self._replace_executor()
+        else:
+            reason = f"the process that loads the job ended: {ended.how}"
+            failure = Failure(reason, stderr=self._executor.setup_words(), fatal=True)
+            self._send(OpenFailed(self.spec.job, self._epoch, failure))
+
+    def _replace_executor(self) -> None:
+        """Start another one, now or when that is possible: a drive or the table of processes may be full."""
+        try:
+            self._executor.start()
+        except OSError as error:
+            print(f"zmqmr: no process can be started for {self.spec.job}: {error}", file=sys.stderr)
+            self._start_again_at = time.monotonic() + START_AGAIN_SECONDS
 
     # --- attempts ----------------------------------------------------------------------------
 
@@ -298,7 +309,11 @@ class HostedJob:
             self._with_split(attempt)
         elif plan.kind == "map":
             part = self._kept.part(self._plans[plan.source], launch.number)
-            self._executor.run(self._run_message(attempt, (part,), [self._kept.seals[part]]))
+            if sealed := self._kept.seals.get(part):
+                self._executor.run(self._run_message(attempt, (part,), [sealed]))
+            else:
+                failure = Failure(f"{part} is not here any more; it is made again", damaged=True)
+                self._attempt_ended(AttemptEnded(*attempt.key, None, failure))
         else:
 
             def sorted_or_failed(runs: list[str] | SpillError) -> None:
@@ -480,6 +495,8 @@ class HostedJob:
             return True  # a coordinator that has started again asks twice
         attempt = self._attempts.get((commit.task, commit.attempt))
         plan = self._plans[commit.stage]
+        if attempt is None and not commit.frames and not self._kept.has_output(plan, commit.task):
+            raise Corrupt(f"what {commit.task} yielded is not here any more")
         if (
             commit.frames
             and attempt is None
@@ -493,7 +510,7 @@ class HostedJob:
             self._shuffles.of(commit.stage).commit(commit.task, commit.attempt, commit.frames, spool)
         if attempt is not None:
             if not plan.partitions and not attempt.launch.replay:
-                self._kept.keep_part(attempt.output, attempt.target, commit.stage)
+                self._kept.keep_part(attempt.output, attempt.target, commit.stage, attempt.done)
                 if attempt.done is not None and attempt.done.files and keeps_tasks(self.spec, plan):
                     self._kept.keep_report(attempt.launch, attempt.directory, attempt.done)
             self._kept.keep_skipped(attempt.directory, attempt.launch.task)
@@ -537,31 +554,42 @@ class HostedJob:
 
     def end_stage(self, stage: int, version: int) -> None:
         """Nobody reads this stage's partitions any more, nor wants what was sent to its owners up to that
-        version. What its tasks yielded stays until the job ends: if
-        a later stage loses a worker, it may be needed."""
+        version. What its tasks yielded stays until the job ends: if a later stage loses a worker, it may be
+        needed."""
         for attempt in [each for each in self._confirmed if stage_of(each.task) == stage]:
             del self._confirmed[attempt]
-        self._shuffles.end_stage(stage, version)
+        if directories := self._shuffles.end_stage(stage, version):
+            self._begin(lambda errand: _remove_all(directories), lambda result, error: None)
 
     def abort(self) -> None:
         """Nobody will finish the job: close it, and take back the output that is not marked complete."""
-        self.close(keep=True)
+        self.close(keep=True).join()
         self._kept.take_back()
 
-    def close(self, keep: bool = False) -> None:
-        """Kill what runs and remove what is left, except spools if they are to be kept."""
+    def close(self, keep: bool = False) -> threading.Thread:
+        """Kill what runs and remove what is left, except spools if they are to be kept. A thread does what
+        may take longer than a lost worker may be silent: it ends when all is done. A job of this name may be
+        opened meanwhile."""
         for errand in self._errands.values():
             errand.stop()
+        earlier = [] if keep else self._kept.earlier_directories()
+        asides = [set_aside(directory, keep) for directory in (*self.directories, *earlier)]
+        ending = threading.Thread(target=self._end, args=[asides], daemon=True)
+        ending.start()
+        return ending
+
+    def _end(self, asides: Sequence[str]) -> None:
         for errand in self._errands.values():
             errand.end()
-        self._errands.clear()
         self._executor.close()
         self._shuffles.close()
         for attempt in self._attempts.values():
-            if attempt.output and os.path.exists(attempt.output):
-                os.unlink(attempt.output)
-        self._attempts.clear()
-        for directory in self.directories:
-            clear_job(directory, keep)
-        for directory in self._kept.earlier_directories() if not keep else ():
-            clear_job(directory, keep)
+            if attempt.output:
+                with suppress(OSError):
+                    os.unlink(attempt.output)
+        _remove_all(filter(None, asides))
+
+
+def _remove_all(directories: Iterable[str]) -> None:
+    for directory in directories:
+        shutil.rmtree(directory, ignore_errors=True)

@@ -2,6 +2,7 @@
 replaced."""
 
 import os
+from dataclasses import dataclass
 from typing import Any
 
 from zmqmr.messages import AttemptEnded, ExecutorReady, FromExecutor, JobSpec, Kill, Run, decode
@@ -10,6 +11,15 @@ from zmqmr.worker.spawn import ExecutorProcess
 LOADS = 4  # of a job whose executor is killed while it loads it
 
 Key = tuple[str, int]  # task, attempt
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The end of an executor."""
+
+    how: str
+    may_be_replaced: bool  # it had loaded the job, or was killed by somebody while it did
+    running: tuple[Key, ...]  # the attempts that ended with it
 
 
 class HostedExecutor:
@@ -64,14 +74,13 @@ class HostedExecutor:
     def has_ended(self) -> bool:
         return self._process is not None and self._process.closed
 
-    def take_end(self) -> tuple[str, bool, bool]:
-        """It has ended: how, whether it had loaded the job, and whether another one may be able to."""
+    def take_end(self) -> Ended:
+        """It has ended; what still waited for it waits for the next one."""
         assert self._process is not None
         how = self._process.close()
         self._process = None
-        self._running.clear()
-        may_load = self._ready or (how.startswith("killed") and self._loads < LOADS)
-        return how, self._ready, may_load
+        running, self._running = self._running, set()
+        return Ended(how, self._ready or (how.startswith("killed") and self._loads < LOADS), tuple(running))
 
     def setup_words(self) -> str:
         """The end of what the setup script said."""

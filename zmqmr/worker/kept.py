@@ -10,13 +10,10 @@ from contextlib import suppress
 from functools import cached_property
 from typing import Literal
 
-import msgspec
-
 from zmqmr.core.keys import Keys
-from zmqmr.core.plan import StagePlan, keeps_tasks
-from zmqmr.data.outputs import SUCCESS, TEMPORARY
+from zmqmr.core.plan import StagePlan, keeps_tasks, number_of
+from zmqmr.data.outputs import SUCCESS, TEMPORARY, remove_empty_directories
 from zmqmr.data.places import SPOOLS
-from zmqmr.data.seals import seal
 from zmqmr.data.spools import Shelf, Spool, SpoolWriter
 from zmqmr.errors import Corrupt, SpillError
 from zmqmr.messages import AttemptDone, JobSpec, Launch, Seal
@@ -161,11 +158,20 @@ class Kept:
         self._written_to.add(parts)
         return os.path.join(parts, TEMPORARY, name)
 
-    def keep_part(self, output: str, target: str, stage: int) -> None:
-        """What an attempt wrote becomes the task's part file. SpillError when it cannot."""
+    def has_output(self, plan: StagePlan, task: str) -> bool:
+        """Whether the spool or the part file of a task is here."""
+        number = number_of(task)
+        if plan.partitions:
+            return self._shelf(self._keys.of(plan.number, number)) is not None
+        return os.path.exists(self.part(plan, number))
+
+    def keep_part(self, output: str, target: str, stage: int, done: AttemptDone | None) -> None:
+        """What an attempt wrote becomes the task's part file. SpillError when it cannot. `done`: its
+        report."""
         try:
-            if any(plan.source == stage for plan in self._plans):
-                self.seals[target] = msgspec.structs.replace(seal(output), path=target)
+            if done is not None and any(plan.source == stage for plan in self._plans):
+                (count,) = done.frames
+                self.seals[target] = Seal(target, count.bytes, count.crc32)
             os.replace(output, target)
             self._parts.append(target)
         except OSError as error:
@@ -200,6 +206,9 @@ class Kept:
                     with suppress(OSError):
                         os.unlink(path)
             shutil.rmtree(os.path.join(directory, TEMPORARY), ignore_errors=True)
+        if not os.path.exists(os.path.join(self._spec.output_dir, SUCCESS)):
+            shutil.rmtree(os.path.join(self._spec.output_dir, f"_{SKIPPED}"), ignore_errors=True)
+        remove_empty_directories(self._spec.made)
 
 
 def _parent(shelf: Shelf) -> str:

@@ -414,14 +414,13 @@ class Partitions:
             check_sorted(sort.process, sort.directory)
             if sort.feed.error is not None:
                 raise sort.feed.error
-            if sort.partition.forgotten:
-                os.unlink(sort.growing)
-            else:
+            if not sort.partition.forgotten:
                 self._take_run(sort)
-        except SpillError as error:
-            with suppress(OSError):
-                os.unlink(sort.growing)
-            sort.partition.failed = sort.feed.error or error
+        except (SpillError, OSError) as error:
+            failed = spill_error(error, sort.target) if isinstance(error, OSError) else error
+            sort.partition.failed = sort.feed.error or failed
+        with suppress(OSError):
+            os.unlink(sort.growing)  # what is no run by now is of no use
         self._start_sorts()
         self._answer()
 

@@ -1,7 +1,6 @@
 """The shuffles of a job on this worker: the partitions that it owns, stage by stage."""
 
 import os
-import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -99,16 +98,22 @@ class Shuffles:
         elif self._plans[stage].partitions:
             self._discarded.setdefault(stage, []).append((task, attempt))
 
-    def end_stage(self, stage: int, version: int) -> None:
+    def end_stage(self, stage: int, version: int) -> list[str]:
         """Nobody reads a stage's partitions any more, nor what was sent to their owners up to that version.
-        The coordinator may need them once more, with owners of a later version."""
+        The coordinator may need them once more, with owners of a later version. The directories that the
+        caller removes, which may take long."""
         self._ended[stage] = version
         self._discarded.pop(stage, None)
         partitions = self._stages.pop(stage, None)
-        if partitions is not None:
-            partitions.remove()
-            for directory in partitions.directories:
-                shutil.rmtree(directory, ignore_errors=True)
+        if partitions is None:
+            return []
+        partitions.remove()
+        ended = []
+        for directory in partitions.directories:
+            with suppress(OSError):
+                os.rename(directory, f"{directory}.{version}")
+                ended.append(f"{directory}.{version}")
+        return ended
 
     def close(self) -> None:
         """Stop sorting; the caller removes the directories."""

@@ -165,6 +165,7 @@ class File:
         except OSError as error:
             raise spill_error(error, self._path) from error
         self._lines: list[bytes] = []
+        self._size = self._crc32 = 0  # of all that was written, before it is compressed
         self.room = BUFFERED_BYTES
 
     def add_all(self, pairs: Pairs) -> None:
@@ -192,6 +193,7 @@ class File:
             self._lines.append(b"")
             data = b"\n".join(self._lines)
             self._attempt.output_bytes += len(data)
+            self._size, self._crc32 = self._size + len(data), crc32(data, self._crc32)
             self._lines.clear()
             try:
                 self._file.write(data)
@@ -200,13 +202,13 @@ class File:
         self.room = BUFFERED_BYTES
 
     def close(self) -> tuple[FrameCount, ...]:
-        """Write the rest and close the file."""
+        """Write the rest and close the file; what it holds, for whoever reads it."""
         self._flush()
         try:
             self._file.close()
         except OSError as error:
             raise spill_error(error, self._path) from error
-        return ()
+        return (FrameCount(0, 0, self._size, self._crc32),)
 
 
 Sink = Shuffle | File
