@@ -33,7 +33,7 @@ class BuildFailed(Exception):
 
 def digest(python: str, machine: str) -> str:
     """Names what the archive holds: the sources, and the kind of host."""
-    sums = hashlib.sha256(f"{python} {machine}".encode())
+    sums = hashlib.sha256(f"{python} {machine}".encode() + Path(__file__).read_bytes())
     for name in SOURCES:
         top = ROOT / name
         for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
@@ -84,7 +84,7 @@ def build(python: str, machine: str, path: Path) -> None:
         platforms = [f"--platform=manylinux_2_{minor}_{machine}" for minor in GLIBC]
         platforms += [f"--platform=manylinux{year}_{machine}" for year in (2014, 2010, 1)]
         host = ["--only-binary=:all:", "--implementation=cp", f"--python-version={python}", *platforms]
-        pip("download", "--dest", folder, *host, *requirements_of(wheel, python, machine))
+        pip("download", "--dest", folder, *host, "pip", *requirements_of(wheel, python, machine))
         part = path.with_suffix(f".part{os.getpid()}")
         with tarfile.open(part, "w") as archive:
             for each in sorted(Path(folder).glob("*.whl")):

@@ -3,15 +3,17 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from cluster.jobs import MARK, Running, start
+from cluster.jobs import MARK, start
+from cluster.mistakes import GOOD, MISTAKES
 from differential.harness import Result, run_stock
 from environment import ROOT
 from testbed.bed import Testbed
 from testbed.commands import CommandFailed, missing
-from testbed.controller import Controller
+from testbed.controller import Controller, Played
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +59,7 @@ def is_up(operator: Controller) -> bool:
 
 @pytest.fixture(scope="session")
 def lines(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Enough for some seconds of work at SLOW, in a dozen tasks."""
+    """Enough for a dozen tasks."""
     path = tmp_path_factory.mktemp("input") / "lines.txt"
     path.write_text("".join(f"w{n % 17} v{n % 5} {MARK}{n % 3} {'x' * (n % 7)}\n" for n in range(1500)))
     return path
@@ -70,4 +72,26 @@ def expected(lines: Path) -> Result:
 
 @pytest.fixture(scope="session")
 def undisturbed(cluster: Controller, lines: Path) -> Result:
-    return Running(start(cluster, lines)).end()
+    return start(cluster, lines).end()
+
+
+@pytest.fixture(scope="session")
+def newcomer(operator: Controller, tmp_path_factory: pytest.TempPathFactory) -> Controller:
+    """Another operator, who has no cluster yet."""
+    return Controller(operator.bed, tmp_path_factory.mktemp("newcomer"), operator.cache, name="fresh")
+
+
+@pytest.fixture(scope="session")
+def mistakes(newcomer: Controller) -> Iterator[list[Future[Played]]]:
+    """What comes of each of MISTAKES. They change nothing: they are made side by side, and while other tests
+    wait for hosts."""
+
+    def make(variables: dict[str, object], environment: dict[str, str]) -> Played:
+        operator = Controller(newcomer.bed, newcomer.home, newcomer.cache, name=newcomer.name)
+        operator.changes = environment
+        # There is nothing that the inventory could find, and it takes its time.
+        return operator.play("cluster.yml", "-i", "localhost,", check=False, **{**GOOD, **variables})
+
+    quota = newcomer.bed.refusing("RunInstances", "VcpuLimitExceeded", "You have none.", where="zmqmr-quota")
+    with quota, ThreadPoolExecutor(3) as pool:
+        yield [pool.submit(make, variables, environment) for variables, environment, _ in MISTAKES]

@@ -4,14 +4,24 @@ import json
 import random
 import re
 import stat
+from pathlib import Path
 
 import pytest
+from cluster.plays import play_role, shown
 from testbed.commands import run
 from testbed.controller import Controller
 
 pytestmark = pytest.mark.timeout(1200)
 
-WANTED = {"workers": 3, "ssh_from": "172.31.0.0/16"}
+WANTED = {"workers": 3, "ssh_from": "172.31.0.0/16", "s3_read": "s3://books/in/"}
+
+
+FOLDER = {
+    "authorized_keys", "client.pub", "client.secret", "cluster.json", "coordinator.pub", "coordinator.secret",
+    "id_ed25519", "id_ed25519.pub", "known_hosts", "worker.pub", "worker.secret",
+}  # fmt: skip
+LACK = "InsufficientInstanceCapacity"
+LAUNCH, LAST = 50, 120  # about where a run starts instances, and how many tasks it has at least
 
 
 def roles(operator: Controller) -> dict[str, int]:
@@ -37,33 +47,57 @@ def test_check_mode_on_nothing_changes_nothing(operator: Controller) -> None:
     assert not operator.directory.exists()
 
 
+def test_what_ec2_lacks_is_waited_for_until_a_deadline_and_named(operator: Controller) -> None:
+    """The coordinator starts, and no worker: what follows begins with half a cluster."""
+    with operator.bed.refusing("RunInstances", LACK, "There is none.", where="'worker'") as refusals:
+        played = operator.play("cluster.yml", check=False, launch_seconds=3, **WANTED)
+
+    assert played.status != 0
+    (reason,) = [line for line in played.reason.splitlines() if LACK in line and "does not start" in line]
+    assert re.search(
+        r"the 3 worker of type c6id\.large: EC2 has no more of this type in us-east-1\w now", reason
+    )
+    assert refusals() > 1
+    assert roles(operator) == {"coordinator": 1, "worker": 0}
+
+
 def test_f48_a_playbook_killed_anywhere_and_run_again_makes_one_set_of_instances(
     operator: Controller,
 ) -> None:
     seed = random.SystemRandom().randrange(10**6)
     choose = random.Random(seed)
+    (coordinator,) = operator.instances()
     # While it provisions; before it has touched a host; on the hosts.
-    play_until(operator, task=choose.randrange(25, 45))
+    play_until(operator, task=choose.randrange(20, LAUNCH))
     play_until(operator, line="PLAY [Install zmqmr]")
     instances = [instance["InstanceId"] for instance in operator.instances()]
     assert roles(operator) == {"coordinator": 1, "worker": 3}, f"seed {seed}"
+    assert coordinator["InstanceId"] in instances, f"seed {seed}"
 
-    operator.play("cluster.yml", "--check", **WANTED)
-    host = operator.coordinator()
-    assert host.enter("ls", "/opt", "/etc/zmqmr", check=False) == "/opt:", "check mode changed a fresh host"
+    # Two hosts stand for all.
+    operator.play("cluster.yml", "--check", "--limit=localhost,zmqmr_coordinator,zmqmr_workers[0]", **WANTED)
+    for host in operator.bed.hosts():
+        assert host.enter("ls", "/opt", "/etc/zmqmr", check=False) == "/opt:", "check mode changed a host"
 
-    play_until(operator, task=choose.randrange(60, 100))
-    played = operator.play("cluster.yml", **WANTED)
+    play_until(operator, task=choose.randrange(LAUNCH + 10, LAST))
+    played = operator.play("cluster.yml", "-vvv", "--diff", **WANTED)
 
     assert [instance["InstanceId"] for instance in operator.instances()] == instances, f"seed {seed}"
     assert "Cluster demo is up: 3 workers" in played.output
     operator.wait_for_workers({instance["InstanceId"] for instance in operator.instances("worker")})
+    assert not shown(operator.secrets(), played.output)  # T9
+    left = {path.name for path in operator.directory.iterdir()} - FOLDER
+    assert not left, f"seed {seed}"
 
 
 def test_a_second_run_changes_nothing_and_remembers_its_arguments(cluster: Controller) -> None:
+    before = len(cluster.bed.asked())
+
     played = cluster.play("cluster.yml")
 
     assert played.changed == 0, played.output
+    asked = cluster.bed.asked()[before:]
+    assert asked and all(re.match(r"\w+:(Describe|Get|List)", action) for action in asked), asked
     assert roles(cluster) == {"coordinator": 1, "worker": 3}
 
 
@@ -121,10 +155,15 @@ def test_t13_a_host_with_another_ssh_key_is_not_spoken_to(cluster: Controller) -
     assert "pong" not in done.stdout
 
 
-def test_f49_a_host_that_comes_back_with_blank_drives_serves_without_a_playbook(cluster: Controller) -> None:
-    instance = cluster.instances("worker")[0]
+@pytest.mark.parametrize(("number", "filesystem"), [(0, "ext4"), (1, "xfs")])
+def test_f49_a_host_that_comes_back_with_blank_drives_serves_without_a_playbook(
+    cluster: Controller, number: int, filesystem: str, tmp_path: Path
+) -> None:
+    instance = cluster.instances("worker")[number]
     host = cluster.host(instance)
     names = {each["InstanceId"] for each in cluster.instances("worker")}
+    if filesystem != "ext4":
+        play_role(cluster, tmp_path, "ephemeral_storage", instance, ephemeral_storage_filesystem=filesystem)
     host.power_off()
     host.start(blank_drives=True)
     host.wait_for_ssh()
@@ -133,7 +172,7 @@ def test_f49_a_host_that_comes_back_with_blank_drives_serves_without_a_playbook(
     mounts = host.enter("findmnt", "--noheadings", "--output", "TARGET,FSTYPE,OPTIONS").splitlines()
     mine = [" ".join(line.split()) for line in mounts if "/mnt/ephemeral" in line]
     assert len(mine) == 2
-    assert all("ext4" in line and "nodev" in line and "nosuid" in line for line in mine)
+    assert all(filesystem in line and "nodev" in line and "nosuid" in line for line in mine)
     assert (
         host.enter("stat", "--format=%U %a", "/mnt/ephemeral0/zmqmr", "/mnt/ephemeral1/zmqmr").split("\n")
         == ["zmqmr 700"] * 2

@@ -159,6 +159,13 @@ def test_hosts_reach_the_prefixes_that_were_named_and_no_others() -> None:
     resources = {resource for _, resource in found}
 
     assert resources == {"arn:aws:s3:::books/in/*", "arn:aws:s3:::books/out/*", "arn:aws:s3:::whole/*"}
+    listed = {
+        (each["Resource"], *each["Condition"]["StringLike"]["s3:prefix"])
+        for each in statements()
+        if each["Action"] == ["s3:ListBucket"]
+    }
+    books, whole = "arn:aws:s3:::books", "arn:aws:s3:::whole"
+    assert listed == {(books, "in/*"), (books, "out/*"), (whole, "*")}
     writable = {resource for actions, resource in found if "s3:PutObject" in actions}
     assert writable == resources - {"arn:aws:s3:::books/in/*"}
 
@@ -191,6 +198,30 @@ def test_a_known_hosts_file_that_was_written_is_read_again() -> None:
 
     assert text.splitlines()[0] == "i-1,10.0.0.1,192.0.2.1 ssh-ed25519 AAAA1"
     assert keys.known_keys(text) == known
+
+
+def test_f48_a_request_that_was_begun_keeps_its_token_until_ec2_shows_what_came_of_it(tmp_path: Path) -> None:
+    launch = module("roles/ec2_cluster/library/ec2_launch.py")
+    path = str(tmp_path / "launch-worker")
+
+    begun = launch.token_at(path, ["i-1"], 2)
+
+    assert launch.token_at(path, ["i-1"], 2) == begun
+    assert launch.token_at(path, ["i-1", "i-2"], 1) != begun
+    assert launch.token_at(path, ["i-1"], 2) != begun
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "passes"),
+    [
+        ("InsufficientInstanceCapacity", "", True),
+        ("InvalidParameterValue", "Value (x) is invalid. Invalid IAM Instance Profile name", True),
+        ("InvalidParameterValue", "Value (x) for parameter groupId is invalid", False),
+        ("VcpuLimitExceeded", "", False),
+    ],
+)
+def test_what_may_pass_is_tried_again_and_nothing_else(code: str, message: str, passes: bool) -> None:
+    assert module("roles/ec2_cluster/library/ec2_launch.py").may_pass(code, message) is passes
 
 
 @pytest.mark.parametrize(("python", "has_setuptools"), [("3.11", False), ("3.12", True), ("3.13", True)])

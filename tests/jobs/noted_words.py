@@ -59,6 +59,7 @@ class Job(MRJob):
         super().configure_args()
         self.add_passthru_arg("--pause", type=float, default=0.0, help="seconds for each record or key")
         self.add_passthru_arg("--where", default="mapper", help="the substep that is slow or misbehaves")
+        self.add_passthru_arg("--gate", default="", help="a file for which mappers and reducers wait")
         self.add_passthru_arg("--tell", default="", help="a folder where executions are noted")
         self.add_passthru_arg("--how", default="", help="what to do at the word 'bad'")
         self.add_passthru_arg("--times", type=int, default=1, help="attempts of a task that misbehave")
@@ -90,8 +91,18 @@ class Job(MRJob):
             self.increment_counter("words", word[:1])
             yield word, 1
 
+    def mapper_final(self):
+        self.wait_at_gate()
+
+    def wait_at_gate(self):
+        while self.options.gate and "mapreduce_task_attempt_id" in os.environ:
+            if os.path.exists(self.options.gate):
+                break
+            time.sleep(0.1)
+
     def reducer_init(self):
         self.note("reducer")
+        self.wait_at_gate()
 
     def reducer(self, word, counts):
         self.meet("reducer", word)

@@ -32,10 +32,11 @@ def main():
     words = sys.argv[1:]
     with open(os.environ["SSH_LOG"], "a") as log:
         log.write(json.dumps([os.getpid(), *words]) + "\n")
-    known = next(word.partition("=")[2] for word in words if word.startswith("UserKnownHostsFile="))
-    with open(known.strip('"')) as file:
-        if words[-1] not in file.read():
-            sys.exit("Host key verification failed.")
+    known = [word.partition("=")[2] for word in words if word.startswith("UserKnownHostsFile=")]
+    for path in known:
+        with open(path.strip('"')) as file:
+            if words[-1] not in file.read():
+                sys.exit("Host key verification failed.")
     threads = []
     for flag, forward in itertools.pairwise(words):
         if flag == "-L":

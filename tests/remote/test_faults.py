@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 from collections import Counter
@@ -60,6 +61,29 @@ def test_a_worker_lost_while_it_maps_changes_nothing_F1(cluster, lines, expected
     begun(tell)
 
     cluster.kill("ann")
+
+    same(end(client), expected)
+
+
+def test_a_client_whose_key_is_exchanged_meanwhile_goes_on_with_the_new_one_T19(
+    cluster, lines, expected, tell, mine
+):
+    authorized = cluster.home / "keys" / "authorized_keys"
+    own = mine / "keys"
+    shutil.copytree(cluster.home / "keys", own)
+    command = cluster.job_command("noted_words", "--gate", tell / "gate", "--tell", tell, lines)
+    environ = cluster.environ({"ZMQMR_KEYS": str(own)})
+    client = subprocess.Popen(
+        command, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    begun(tell)
+
+    cluster.command("keygen", "--role", "client", mine / "new")
+    os.replace(mine / "new" / "client.secret", own / "client.secret")
+    others = [line for line in authorized.read_text().splitlines() if not line.startswith("client ")]
+    new = (mine / "new" / "authorized_keys").read_text().strip()
+    authorized.write_text("\n".join([*others, new, ""]))
+    (tell / "gate").touch()
 
     same(end(client), expected)
 

@@ -181,6 +181,27 @@ def test_an_unknown_host_is_refused_in_one_line_T13(steady, config, text):
     )
 
 
+@pytest.mark.parametrize("file", ["id_ed25519", "known_hosts"])
+def test_ssh_goes_by_the_users_own_settings_where_a_cluster_that_is_not_on_ec2_has_none(
+    steady, config, text, file
+):
+    demo = config / "zmqmr" / "clusters" / "demo"
+    (demo / file).unlink()
+    command = steady.job_command("word_count", text, cluster="demo")
+
+    on_ec2 = run(command, environ(config))
+    assert on_ec2.rc == 2
+    assert f"cannot read {demo / file}; run the playbook of the cluster demo again" in on_ec2.stderr
+
+    described = json.loads((demo / "cluster.json").read_text())
+    (demo / "cluster.json").write_text(json.dumps(described | {"region": ""}))
+    assert run(command, environ(config)).rc == 0
+    ((_, *words),) = runs_of_ssh(config)
+    assert "StrictHostKeyChecking=yes" in words
+    assert ("IdentitiesOnly=yes" in words) is (file == "known_hosts")
+    assert any(word.startswith("UserKnownHostsFile=") for word in words) is (file == "id_ed25519")
+
+
 @pytest.mark.parametrize(
     ("file", "content", "why"),
     [

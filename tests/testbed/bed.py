@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from testbed.rootfs import cache_directory, locked, rootfs
 
 TESTS = Path(__file__).resolve().parent.parent
 REGION = "us-east-1"
+AWS_SECRET = "aSecretOfAWSThatNothingShows"
 _PREFIX = "zmr"
 
 
@@ -90,21 +91,27 @@ class Testbed:
             **clean,
             "AWS_ENDPOINT_URL": f"http://{CONTROLLER}:5000",
             "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_SECRET_ACCESS_KEY": AWS_SECRET,
             "AWS_REGION": REGION,
             "AWS_DEFAULT_REGION": REGION,
             "AWS_EC2_METADATA_DISABLED": "true",
         }
 
     @contextmanager
-    def refusing(self, action: str, code: str, message: str) -> Iterator[None]:
-        """Let the fake EC2 refuse an action, `RunInstances` say, with an error code of EC2's."""
-        path = self.folder / f"refuse-{action}"
-        path.write_text(f"{code}\n{message}")
+    def refusing(self, action: str, code: str, message: str, where: str = "") -> Iterator[Callable[[], int]]:
+        """Let the fake EC2 refuse an action, `RunInstances` say, with a code of EC2, when `where` is in
+        the request. Gives a function that counts the refusals."""
+        path, log = self.folder / f"refuse-{action}", self.folder / f"refused-{action}"
+        log.write_text("")
+        path.write_text(f"{code}\n{where}\n{message}")
         try:
-            yield
+            yield lambda: len(log.read_text().splitlines())
         finally:
             path.unlink()
+
+    def asked(self) -> list[str]:
+        """What Ansible has asked of the fake AWS until now, as `ec2:RunInstances`."""
+        return (self.folder / "asked").read_text().split()
 
     def warn_of_interruption(self, instance: str) -> None:
         """Give an instance the two-minute notice of a spot interruption."""

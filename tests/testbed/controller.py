@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from testbed.bed import REGION, Testbed
+from testbed.bed import AWS_SECRET, REGION, Testbed
 from testbed.commands import CommandFailed
 from testbed.hosts import Host
 
@@ -114,12 +114,20 @@ class Controller:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
 
+    def secrets(self) -> set[str]:
+        """What no output may show: the cluster's keys, and that of AWS."""
+        found = {AWS_SECRET}
+        for path in [*self.directory.glob("*.secret"), *self.directory.glob("new-keys/*.secret")]:
+            found.add(path.read_text().split()[-1])
+        key = (self.directory / "id_ed25519").read_text().splitlines()
+        return found | set(key[1:-1])
+
     def client(self, service: str) -> Any:
         """A boto3 client; call it within `bed.network.inside()`."""
         import boto3
 
         url = self.bed.environment()["AWS_ENDPOINT_URL"]
-        keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
+        keys = {"aws_access_key_id": "test", "aws_secret_access_key": AWS_SECRET}
         return boto3.client(service, region_name=REGION, endpoint_url=url, **keys)
 
     def instances(self, role: str = "") -> list[dict[str, Any]]:
@@ -150,10 +158,16 @@ class Controller:
         answer = self.coordinator().enter("zmqmr", "workers", "--json", *keys)
         return {worker["name"]: worker["state"] for worker in json.loads(answer)}
 
-    def wait_for_workers(self, names: set[str], timeout: float = 90) -> None:
+    def wait_for_workers(self, names: set[str], timeout: float = 180) -> None:
         """Wait until exactly these workers are ready."""
         deadline = time.monotonic() + timeout
-        while {name for name, state in self.workers().items() if state == "ready"} != names:
+        while True:
+            try:
+                there = self.workers()
+            except (CommandFailed, ValueError):  # the coordinator has just been killed
+                there = {}
+            if {name for name, state in there.items() if state == "ready"} == names:
+                return
             if time.monotonic() > deadline:
-                raise CommandFailed(f"not the workers {sorted(names)} but {self.workers()}")
+                raise CommandFailed(f"not the workers {sorted(names)} but {there}")
             time.sleep(0.5)

@@ -42,7 +42,7 @@ def fill(folder: Path, console: Callable[[str], str]) -> None:
     """Patch moto. `console(instance)` gives an instance's console output."""
     _know_filters()
     _know_ubuntu()
-    _start_spot_instances()
+    _give_every_instance_its_profile()
     _show_consoles(console)
     _refuse_what_is_ordered(folder)
 
@@ -81,17 +81,18 @@ def _know_ubuntu() -> None:
     models.ParameterDict._check_loading_status = check
 
 
-def _start_spot_instances() -> None:
+def _give_every_instance_its_profile() -> None:
+    """moto gives it to the first of a launch."""
     from moto.ec2.models.instances import InstanceBackend
 
     original = InstanceBackend.run_instances
 
     def run_instances(backend: Any, *arguments: Any, **options: Any) -> Any:
-        if options.get("launch_template"):
-            data = backend._get_template_from_args(options["launch_template"]).data
-            if data.get("InstanceMarketOptions"):
-                options["instance_market_options"] = data["InstanceMarketOptions"]
-        return original(backend, *arguments, **options)
+        reservation = original(backend, *arguments, **options)
+        if name := options.get("iam_instance_profile_name"):
+            for instance in reservation.instances[1:]:
+                backend.associate_iam_instance_profile(instance.id, iam_instance_profile_name=name)
+        return reservation
 
     InstanceBackend.run_instances = run_instances
 
@@ -111,14 +112,18 @@ def _show_consoles(console: Callable[[str], str]) -> None:
 
 
 def _refuse_what_is_ordered(folder: Path) -> None:
+    """Also notes what Ansible asks for, in the file `asked`: SERVICE:ACTION, a line each."""
+    from moto.core.responses import BaseResponse
     from moto.ec2.exceptions import EC2ClientError
     from moto.ec2.responses.instances import InstanceResponse
 
     def refusing(action: str, original: Callable[[Any], Any]) -> Callable[[Any], Any]:
         def respond(response: Any) -> Any:
             order = folder / f"refuse-{action}"
-            if order.exists():
-                code, _, message = order.read_text().partition("\n")
+            code, where, message = (order.read_text() if order.exists() else "\n\n").split("\n", 2)
+            if code and where in str(response.querystring):
+                with open(folder / f"refused-{action}", "a") as log:
+                    log.write(f"{code}\n")
                 raise EC2ClientError(code, message)
             return original(response)
 
@@ -126,3 +131,12 @@ def _refuse_what_is_ordered(folder: Path) -> None:
 
     for action, method in _REFUSALS.items():
         setattr(InstanceResponse, method, refusing(action, getattr(InstanceResponse, method)))
+    call = BaseResponse.call_action
+
+    def call_action(response: Any) -> Any:
+        if "ansible" in str(response.headers.get("User-Agent", "")).lower():
+            with open(folder / "asked", "a") as log:
+                log.write(f"{response.service_name}:{response._get_action()}\n")
+        return call(response)
+
+    BaseResponse.call_action = call_action

@@ -98,6 +98,23 @@ class Network:
         """Undo partition()."""
         self._set_port(number, _FORWARDING)
 
+    def silence(self, number: int, towards: str) -> None:
+        """Lose what a host sends to an address; it still hears what comes from there."""
+        self._ip(f"{self.prefix}-h{number}", "route", "add", "blackhole", towards)
+
+    def unsilence(self, number: int, towards: str) -> None:
+        """Undo silence()."""
+        self._ip(f"{self.prefix}-h{number}", "route", "del", "blackhole", towards)
+
+    def slow(self, number: int, rate: str) -> None:
+        """Bound what a host sends, to `1mbit` say."""
+        limit = ("tbf", "rate", rate, "burst", "16kb", "latency", "400ms")
+        run("tc", "-n", f"{self.prefix}-h{number}", "qdisc", "add", "dev", "eth0", "root", *limit)
+
+    def unslow(self, number: int) -> None:
+        """Undo slow()."""
+        run("tc", "-n", f"{self.prefix}-h{number}", "qdisc", "del", "dev", "eth0", "root")
+
     def _set_port(self, number: int, state: int) -> None:
         run("bridge", "-n", self.hub, "link", "set", "dev", _port(number), "state", state)
 

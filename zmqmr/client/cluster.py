@@ -27,7 +27,7 @@ class ClusterFile(msgspec.Struct, frozen=True):
     coordinator: str  # address or name of its host
     user: str = "ubuntu"
     port: int = 22  # of ssh
-    region: str = ""
+    region: str = ""  # of EC2; without it, ssh goes by its own user's settings where the files are missing
     control_port: int = CONTROL_PORT  # of the coordinator, as its own host sees it
     store_port: int = STORE_PORT
 
@@ -55,7 +55,7 @@ def find_cluster(name: str, settings: Settings) -> Cluster:
     found = _read(os.path.join(directory, FILE), name)
     for file in (IDENTITY, KNOWN_HOSTS):
         path = os.path.join(directory, file)
-        if not os.access(path, os.R_OK):
+        if found.region and not os.access(path, os.R_OK):
             raise UsageError(f"cannot read {path}; run the playbook of the cluster {name} again")
     return Cluster(name, "", "", load_keys(directory, "client"), directory, found)
 

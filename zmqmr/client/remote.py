@@ -31,6 +31,7 @@ from zmqmr.messages import (
     encode,
 )
 from zmqmr.net.blobs import StoreClient, store_client
+from zmqmr.net.curve import Keys, load_keys
 from zmqmr.net.gate import Refusal
 from zmqmr.net.sockets import context, control_client
 from zmqmr.settings import Settings
@@ -66,6 +67,7 @@ class RemoteCluster:
         self._lost_since = 0.0  # since when there was no word on any
         self._refusal: Refusal | None = None
         self._ssh_said = ""  # why ssh ended, as the user was told
+        self._keys = cluster.keys
 
     def __enter__(self) -> "RemoteCluster":
         with ExitStack() as stack:
@@ -158,7 +160,7 @@ class RemoteCluster:
         """A connection to the store. CoordinatorUnreachable when it is silent for longer."""
         endpoint = self._tunnel.store if self._tunnel is not None else self._cluster.store
         client = StoreClient(
-            lambda: store_client(self._context, endpoint, self._cluster.keys),
+            lambda: store_client(self._context, endpoint, self._newest_keys()),
             self.job,
             patience_seconds if self.heard else FIRST_SECONDS,
             self._keep_tunnel,
@@ -239,6 +241,10 @@ class RemoteCluster:
                     return follower.wait(cancels=False)
                 except _Silent:
                     log.debug("no word from the coordinator; connecting again")
+                except CoordinatorUnreachable:
+                    if not self._has_new_keys():
+                        raise
+                    log.info("the cluster %s has new keys; connecting again", self.name)
 
     def _kill(self) -> None:
         log.info("killing the job; interrupt again to leave at once")
@@ -257,9 +263,8 @@ class RemoteCluster:
     def _control(self) -> Iterator[Any]:
         """A new connection, with a name of its own: the coordinator may still believe in the last one."""
         endpoint = self._tunnel.control if self._tunnel is not None else self._cluster.control
-        socket = control_client(
-            self._context, endpoint, client_identity(), self._settings, self._cluster.keys
-        )
+        keys = self._newest_keys()
+        socket = control_client(self._context, endpoint, client_identity(), self._settings, keys)
         self._refusal = Refusal(socket)
         self._silent_since = time.monotonic()
         self._lost_since = self._lost_since or self._silent_since
@@ -268,6 +273,18 @@ class RemoteCluster:
         finally:
             self._refusal.close()
             socket.close(linger=1000)  # the last word may be that the job is to be killed
+
+    def _newest_keys(self) -> Keys | None:
+        """Our keys, read anew: they may have been exchanged while the job runs."""
+        if self._keys is not None:
+            self._keys = load_keys(self._keys.directory, self._keys.role, self._keys.authorized.path)
+        return self._keys
+
+    def _has_new_keys(self) -> bool:
+        """Whether our key was exchanged after the last connection was made."""
+        before = self._keys
+        after = self._newest_keys()
+        return before is not None and after is not None and after.public != before.public
 
     def _note(self, _: Any) -> None:
         """The coordinator has said something."""

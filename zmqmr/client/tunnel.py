@@ -28,8 +28,6 @@ _OPTIONS = {
     "ControlMaster": "no",
     "ControlPath": "none",
     "ExitOnForwardFailure": "yes",
-    "GlobalKnownHostsFile": "/dev/null",
-    "IdentitiesOnly": "yes",
     "LogLevel": "ERROR",
     "ServerAliveCountMax": "3",
     "ServerAliveInterval": "2",
@@ -87,16 +85,13 @@ class Tunnel:
     def _command(self) -> list[str]:
         there = self._cluster.ssh
         assert there is not None
-        directory = self._cluster.directory
-        directory = directory.replace("%", "%%")  # which ssh would take for its own
-        options = _OPTIONS | {"UserKnownHostsFile": '"' + os.path.join(directory, KNOWN_HOSTS) + '"'}
+        options = _OPTIONS | self._own_files()
         forwards = ((self.control, there.control_port), (self.store, there.store_port))
         return [
             "ssh",
             "-N",
             "-T",
             *(word for name, value in options.items() for word in ("-o", f"{name}={value}")),
-            *("-i", os.path.join(directory, IDENTITY)),
             *("-p", str(there.port)),
             *(
                 word
@@ -107,6 +102,16 @@ class Tunnel:
             "--",
             there.coordinator,
         ]
+
+    def _own_files(self) -> dict[str, str]:
+        """The key and the known hosts of the cluster's directory; what is not there is as the user has it."""
+        options: dict[str, str] = {}
+        known, identity = (os.path.join(self._cluster.directory, name) for name in (KNOWN_HOSTS, IDENTITY))
+        if os.path.exists(known):
+            options |= {"GlobalKnownHostsFile": "/dev/null", "UserKnownHostsFile": _quoted(known)}
+        if os.path.exists(identity):
+            options |= {"IdentitiesOnly": "yes", "IdentityFile": _quoted(identity)}
+        return options
 
     def _await_sockets(self) -> None:
         paths = [endpoint.removeprefix("ipc://") for endpoint in (self.control, self.store)]
@@ -145,6 +150,11 @@ class Tunnel:
             self._said.close()
         shutil.rmtree(self._directory, ignore_errors=True)
         os.close(self._lock)
+
+
+def _quoted(path: str) -> str:
+    """A path as an option of ssh, which would take % for its own."""
+    return '"' + path.replace("%", "%%") + '"'
 
 
 def _own_directory() -> tuple[str, int]:

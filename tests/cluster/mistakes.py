@@ -1,0 +1,40 @@
+"""What operators get wrong before there is a cluster, and what the playbook says then."""
+
+GOOD = {"workers": 1, "ssh_from": "172.31.0.0/16"}
+
+
+# What is given, the environment, and what the playbook says.
+MISTAKES: list[tuple[dict[str, object], dict[str, str], str]] = [
+    ({"cluster": "Demo_1"}, {}, r"Say which cluster: -e cluster=NAME.*\(not \"Demo_1\"\)"),
+    ({"workers": 0}, {}, r"workers=0: give the number of workers, 1 or more; playbooks/destroy.yml ends"),
+    ({"workers": "many"}, {}, r"workers=many: give the number of workers"),
+    ({"ssh_from": ""}, {}, r"Say from where you use ssh: -e ssh_from=203\.0\.113\.7/32"),
+    ({"ssh_from": "0.0.0.0/0"}, {}, r"whole world.*-e i_accept_public_ssh=true"),
+    ({"ssh_from": "10.0.0.0/16,::/0"}, {}, r"ssh_from=::/0: that is the whole world"),
+    ({"ssh_from": "10.0.0.1"}, {}, r"give a network with its prefix length"),
+    ({"worker_type": "c99.huge"}, {}, r"us-east-1 has no instance type c99\.huge"),
+    ({"worker_type": "m5.large"}, {}, r"m5\.large has no local NVMe drives.*-e allow_no_drives=true"),
+    (
+        {"worker_market": "stolen"},
+        {},
+        r"value of ec2_cluster_worker_market must be one of: on-demand, spot",
+    ),
+    (
+        {"subnet_id": "subnet-0123456789abcdef0"},
+        {},
+        r"There is no subnet subnet-0123456789abcdef0 in us-east-1",
+    ),
+    ({}, {"AWS_REGION": "", "AWS_DEFAULT_REGION": ""}, r"Say in which region: export AWS_REGION="),
+    ({}, {"AWS_REGION": "us-east-9"}, r"EC2 does not answer as us-east-9: is that a region"),
+    (
+        {},
+        {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""},
+        r"EC2 does not answer.*are there credentials",
+    ),
+    (
+        {"cluster": "quota"},
+        {},
+        r"EC2 does not start the 1 coordinator of type m6i\.large: the account's quota of vCPUs is used up"
+        r": ask AWS.*\(VcpuLimitExceeded\)",
+    ),
+]
