@@ -14,9 +14,12 @@ check: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# One process has the tests of whole clusters, which mostly wait; the others share the rest, file by file.
+SIDE_BY_SIDE ?= 3
+
 # From tests/, so that `import zmqmr` finds the installed wheel, in child processes too, and not the source tree.
 pytest: $(VENV)/.installed
-	cd tests && env -u PYTHONPATH ../$(BIN)/pytest $(ARGS)
+	cd tests && env -u PYTHONPATH ../$(BIN)/pytest --numprocesses $(SIDE_BY_SIDE) --dist loadgroup $(ARGS)
 
 # Whole clusters on hosts that this machine boots, alone.
 cluster-test: $(VENV)/.installed
