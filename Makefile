@@ -19,7 +19,7 @@ SIDE_BY_SIDE ?= 3
 
 # From tests/, so that `import zmqmr` finds the installed wheel, in child processes too, and not the source tree.
 pytest: $(VENV)/.installed
-	cd tests && env -u PYTHONPATH ../$(BIN)/pytest --numprocesses $(SIDE_BY_SIDE) --dist loadgroup $(ARGS)
+	cd tests && env -u PYTHONPATH ../$(BIN)/pytest --numprocesses $(SIDE_BY_SIDE) $(ARGS)
 
 # Whole clusters on hosts that this machine boots, alone.
 cluster-test: $(VENV)/.installed

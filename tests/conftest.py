@@ -24,14 +24,18 @@ CLUSTER_TESTS = ROOT / "tests" / "cluster"
 _refused_skips: list[str] = []
 
 
-@pytest.hookimpl(tryfirst=True)  # before the plugin that reads the groups
+@pytest.hookimpl(optionalhook=True)  # of the plugin that has several processes
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    from side_by_side import FileByFile
+
+    config.option.loadscopereorder = False
+    return FileByFile(config, log)
+
+
+@pytest.hookimpl
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of a file run in one process, those of whole clusters all in one, which
-    begins at once because it takes longest."""
-    groups = {item: "cluster" if item.path.parent == CLUSTER_TESTS else str(item.path) for item in items}
-    for item, group in groups.items():
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: groups[item] != "cluster")
+    """The tests of whole clusters begin first, because they take longest."""
+    items.sort(key=lambda item: item.path.parent != CLUSTER_TESTS)
 
 
 @pytest.hookimpl
