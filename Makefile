@@ -81,5 +81,7 @@ $(VENV)/.package: dist/.built
 
 # And what it takes to work on it.
 $(VENV)/.installed: $(VENV)/.package
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "the tests need Python 3.11 or later, as Ansible does; make clean, then say which: make PYTHON=python3.12" >&2; exit 1; }
 	$(BIN)/python -m pip install --quiet "$$(echo dist/*.whl)[dev,testbed]"
 	touch $@

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from botocore.exceptions import ClientError
 from environment import ROOT
 from jinja2 import Environment, FileSystemLoader
 
@@ -206,6 +208,7 @@ def test_f48_a_request_that_was_begun_keeps_its_token_until_ec2_shows_what_came_
 
     begun = launch.token_at(path, ["i-1"], 2)
 
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o600, "the next run would refuse the folder"
     assert launch.token_at(path, ["i-1"], 2) == begun
     assert launch.token_at(path, ["i-1", "i-2"], 1) != begun
     assert launch.token_at(path, ["i-1"], 2) != begun
@@ -222,6 +225,18 @@ def test_f48_a_request_that_was_begun_keeps_its_token_until_ec2_shows_what_came_
 )
 def test_what_may_pass_is_tried_again_and_nothing_else(code: str, message: str, passes: bool) -> None:
     assert module("roles/ec2_cluster/library/ec2_launch.py").may_pass(code, message) is passes
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "is_decided"),
+    [("VcpuLimitExceeded", 400, True), ("RequestLimitExceeded", 503, False), ("InternalError", 500, False)],
+)
+def test_f48_nobody_knows_what_came_of_a_request_that_ec2_failed_over(
+    code: str, status: int, is_decided: bool
+) -> None:
+    launch = module("roles/ec2_cluster/library/ec2_launch.py")
+    answer = {"Error": {"Code": code, "Message": ""}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    assert launch.decided(ClientError(answer, "RunInstances")) is is_decided
 
 
 @pytest.mark.parametrize(("python", "has_setuptools"), [("3.11", False), ("3.12", True), ("3.13", True)])

@@ -63,7 +63,8 @@ try:
 except ImportError:  # AnsibleAWSModule says so
     pass
 
-_MAY_PASS = ("InsufficientInstanceCapacity", "InsufficientHostCapacity", "InternalError", "Unavailable")
+_MAY_PASS = ("InsufficientInstanceCapacity", "InsufficientHostCapacity", "IdempotentInstanceTerminated")
+_TOO_MANY = ("RequestLimitExceeded", "Throttling")  # EC2 has not looked at the request
 _POLL_SECONDS = 2
 
 
@@ -71,6 +72,13 @@ def may_pass(code, message):
     """Whether EC2 may take the same request some seconds later."""
     # A new instance profile is known to EC2 only after some seconds.
     return code in _MAY_PASS or (code == "InvalidParameterValue" and "nvalid IAM Instance Profile" in message)
+
+
+def decided(error):
+    """Whether EC2 has decided about a request: the next one is another, with a token of its own. After an
+    error of EC2's own nobody knows what came of it, until the same token is asked about again."""
+    status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+    return status < 500 and error.response["Error"]["Code"] not in _TOO_MANY
 
 
 def whole(request):
@@ -93,7 +101,8 @@ def token_at(path, present, missing):
             return left["token"]
     token = uuid.uuid4().hex
     part = path + ".part"
-    with open(part, "w") as file:
+    # The folder has secrets too: nothing in it is for others to read.
+    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         json.dump({**begun, "token": token}, file)
     os.replace(part, path)
     return token
@@ -124,9 +133,10 @@ def start(module, client, present, missing):
             return [instance["InstanceId"] for instance in answer["Instances"]]
         except ClientError as error:
             code, message = error.response["Error"]["Code"], error.response["Error"]["Message"]
-            # EC2 has decided: the next request is another one.
-            os.unlink(path)
-            if not may_pass(code, message) or time.monotonic() > deadline:
+            again = not decided(error) or may_pass(code, message)
+            if decided(error):
+                os.unlink(path)
+            if not again or time.monotonic() > deadline:
                 module.fail_json(msg=message, code=code)
         except BotoCoreError as error:
             module.fail_json(msg=f"no answer: {error}", code="NoAnswer")
@@ -151,6 +161,7 @@ def wait(module, client, started):
             return
         for name, state in names.items():
             if state not in ("pending", "running"):
+                os.unlink(module.params["token_path"])  # the same token would be answered with the dead one
                 reason = states[name].get("StateReason", {})
                 module.fail_json(
                     msg=f"{name} has ended at once: {reason.get('Message') or state}",
