@@ -146,7 +146,7 @@ def test_a_killed_clients_job_ends_after_the_lease_F36(tmp_path, mine, lines, te
 
         def killed() -> bool:
             shown = cluster.command("show", job, "--cluster", cluster.name)
-            return "killed: its client has been gone for 1 seconds" in shown.stdout.decode()
+            return "killed: its client has been gone for 1 second" in shown.stdout.decode()
 
         until(killed, "the job went on without its client")
     finally:
