@@ -208,7 +208,7 @@ def test_kill_ends_a_job_and_says_so(cluster, lines, tell):
     killed = cluster.command("kill", job[:20], "--cluster", cluster.name)
 
     assert (killed.rc, killed.stdout.decode()) == (0, f"{job} was killed\n"), killed.stderr
-    assert end(client).rc == 1
+    assert end(client).rc == 130
     assert cluster.command("kill", job, "--cluster", cluster.name).rc == 2
     assert cluster.command("show", "nothing", "--cluster", cluster.name).rc == 2
 
