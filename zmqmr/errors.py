@@ -4,6 +4,8 @@ A message is whole sentences on the user's terms: what happened, where (host, st
 path, offset) and what to do. Nothing here does I/O.
 """
 
+import errno
+
 EXIT_OK = 0
 EXIT_JOB_FAILED = 1
 EXIT_USAGE = 2
@@ -77,3 +79,8 @@ class OutOfDisk(SpillError):
 
 class Corrupt(SpillError):
     """Bytes read back, or received, differ from those written."""
+
+
+def is_full(error: OSError) -> bool:
+    """Whether it says that a drive is full, or that the user may have no more of it."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -2,6 +2,7 @@
 
 import os
 
+from zmqmr.data import places
 from zmqmr.errors import UsageError
 from zmqmr.settings import Settings
 
@@ -15,11 +16,11 @@ def find_bundle(name: str) -> str:
 
     settings = Settings.from_environ()
     job = Records.of(settings).find(name).job
-    found = []
-    if os.path.isdir(settings.repro_directory):
-        for entry in os.scandir(settings.repro_directory):
-            if entry.name.startswith(f"{job}-") and entry.name.endswith(".tar"):
-                found.append((entry.stat().st_mtime_ns, entry.path))
+    found = [
+        (entry.stat().st_mtime_ns, entry.path)
+        for entry in places.bundles(settings.repro_directory, job)
+        if entry.name.endswith(".tar")
+    ]
     if not found:
         raise UsageError(f"{job} has left no repro bundle here; `zmqmr logs {job}` says what failed")
     return max(found)[1]

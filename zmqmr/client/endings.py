@@ -6,7 +6,6 @@ that calls make_runner() and run() itself gets the exception.
 """
 
 import contextlib
-import errno
 import logging
 import os
 import select
@@ -21,7 +20,7 @@ from mrjob.step import StepFailedException
 
 from zmqmr.client.callers import driven_by_run_job
 from zmqmr.client.texts import printable
-from zmqmr.errors import EXIT_INTERRUPTED, EXIT_USAGE, InputError, OutOfDisk, ZmqmrError
+from zmqmr.errors import EXIT_INTERRUPTED, EXIT_USAGE, InputError, OutOfDisk, ZmqmrError, is_full
 
 log = logging.getLogger("mrjob.zeromq")
 
@@ -101,7 +100,7 @@ def temporary_files(find: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not is_full(error):
             raise
         directory = find()
         reason = f"cannot write to {directory}: {error.strerror}; make room there, or set local_tmp_dir"

@@ -1,6 +1,5 @@
 """The output of a job of a cluster: from the store into a directory, or on as it arrives."""
 
-import errno
 import hashlib
 import os
 import shutil
@@ -11,7 +10,7 @@ from zmqmr.client.remote import SAY_SECONDS, Now, RemoteCluster
 from zmqmr.client.texts import size_words
 from zmqmr.data.decompress import CODECS, decompressed
 from zmqmr.data.outputs import TEMPORARY, part_names
-from zmqmr.errors import Corrupt, OutOfDisk, SpillError
+from zmqmr.errors import Corrupt, OutOfDisk, SpillError, is_full
 from zmqmr.messages import StoredFile
 from zmqmr.net.blobs import StoreClient
 from zmqmr.store_messages import Blob
@@ -69,7 +68,7 @@ def _fetch_file(store: StoreClient, file: StoredFile, places: Mapping[str, str])
             out.writelines(_checked(store, file))
         os.replace(aside, path)
     except OSError as error:
-        kind = OutOfDisk if error.errno in (errno.ENOSPC, errno.EDQUOT) else SpillError
+        kind = OutOfDisk if is_full(error) else SpillError
         raise kind(f"cannot write {path}: {error.strerror}", path) from error
 
 

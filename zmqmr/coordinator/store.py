@@ -16,7 +16,7 @@ import time
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 
-from zmqmr.errors import OutOfDisk, SpillError, UsageError
+from zmqmr.errors import OutOfDisk, SpillError, UsageError, is_full
 from zmqmr.store_messages import Blob
 
 RESERVE_BYTES = 64 * 1024**2  # of the drive left to the coordinator's journal
@@ -248,5 +248,5 @@ class BlobStore:
 
 
 def _failed(what: str, path: str, error: OSError) -> SpillError:
-    kind = OutOfDisk if error.errno in (errno.ENOSPC, errno.EDQUOT) else SpillError
+    kind = OutOfDisk if is_full(error) else SpillError
     return kind(f"the coordinator's store cannot {what} {path}: {error.strerror}", path)

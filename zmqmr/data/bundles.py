@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Mapping
 from typing import IO, cast
 
-from zmqmr.errors import Corrupt, OutOfDisk, UsageError
+from zmqmr.errors import Corrupt, OutOfDisk, UsageError, is_full
 
 GIB = 1024**3
 MAX_BYTES = 16 * GIB  # what one bundle may unpack to
@@ -122,7 +122,7 @@ def unpack(
         except tarfile.TarError as error:
             raise Corrupt(f"the bundle {bundle} is not a tar file: {error}", bundle) from error
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if is_full(error):
                 raise OutOfDisk(f"no space left to unpack a job in {directory}", directory) from error
             raise
 

@@ -5,7 +5,6 @@ so that no job mixes two versions of a file. Every failure is an InputError that
 """
 
 import contextlib
-import errno
 import glob
 import os
 import re
@@ -25,6 +24,7 @@ from zmqmr.errors import (
     OutOfDisk,
     SpillError,
     UsageError,
+    is_full,
 )
 from zmqmr.messages import InputFile, Piece, Split
 from zmqmr.words import counted
@@ -469,7 +469,7 @@ def _write(content: Iterable[bytes], destination: str) -> None:
             for block in content:
                 output.write(block)
     except OSError as error:
-        kind = OutOfDisk if error.errno in (errno.ENOSPC, errno.EDQUOT) else SpillError
+        kind = OutOfDisk if is_full(error) else SpillError
         raise kind(
             f"cannot write {destination}: {error.strerror}. Make room there, or mend it.",
             destination,

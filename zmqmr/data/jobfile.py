@@ -18,6 +18,9 @@ from zmqmr.errors import JobFileError
 
 _ADVICE = "call MyJob.run() under if __name__ == '__main__':"
 
+# PYTHONSAFEPATH, from Python 3.11: the directory of what is run is not the first of sys.path.
+SAFE_PATH = bool(getattr(sys.flags, "safe_path", False))
+
 
 class _Stop(BaseException):
     """Ends a job file that is only being loaded; no `except Exception` of the file can hold it."""
@@ -132,7 +135,7 @@ def _execute(path: str, argv: Sequence[str], code: Any) -> ModuleType:
     module.__dict__.update(__file__=os.path.abspath(path), __cached__=None, __builtins__=__builtins__)
     sys.modules["__main__"] = module
     sys.argv = [path, *argv]
-    if not getattr(sys.flags, "safe_path", False):  # PYTHONSAFEPATH, from Python 3.11: there is no such place
+    if not SAFE_PATH:
         sys.path[0] = os.path.dirname(os.path.realpath(path))
     exec(code, module.__dict__)
     return module

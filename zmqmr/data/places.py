@@ -144,12 +144,15 @@ def remove_empty(data: str) -> None:
         _remove_empty(path)
 
 
+def bundles(directory: str, job: str) -> list[os.DirEntry[str]]:
+    """The repro bundles of a job, in the directory where they are kept."""
+    return [entry for entry in _entries(directory) if entry.name.startswith(f"{job}-")]
+
+
 def forget_bundles(directory: str, job: str) -> None:
-    """Remove the repro bundles of a job that succeeded, from the directory where they are kept: what failed
-    was made good. Never fails."""
-    for entry in _entries(directory):
-        if entry.name.startswith(f"{job}-"):
-            _remove(entry.path)
+    """Remove the repro bundles of a job that succeeded: what failed was made good. Never fails."""
+    for entry in bundles(directory, job):
+        _remove(entry.path)
 
 
 def size(directory: str) -> int:

@@ -289,17 +289,7 @@ class HostedJob:
         name = os.path.relpath(attempt.target, self.directory)  # in an earlier run it may have been another
         first, *others = report.files
         files = (msgspec.structs.replace(first, name=name), *others)
-
-        def claimed_or_failed(_: Any, error: Exception | None) -> None:
-            attempt.errand = None
-            if error is not None:
-                self._errand_failed(attempt, error)
-            else:
-                claimed = msgspec.structs.replace(report, files=files)
-                self._attempt_ended(AttemptEnded(*attempt.key, claimed, None))
-
-        claim = partial(claim_files, self._access, self.spec.job, files)
-        attempt.errand = self._begin(claim, claimed_or_failed)
+        self._end_with_files(attempt, report, partial(claim_files, self._access, self.spec.job, files))
 
     def _with_input(self, plan: StagePlan, attempt: _Attempt) -> None:
         launch = attempt.launch
@@ -423,17 +413,21 @@ class HostedJob:
 
     def _store_output(self, attempt: _Attempt, done: AttemptDone, files: dict[str, str]) -> None:
         """Report the attempt once the store has its output: what is committed then survives this worker."""
+        attempt.gone_by = None  # its process has ended
+        self._end_with_files(attempt, done, partial(put_files, self._access, self.spec.job, files))
 
-        def stored_or_failed(stored: Any, error: Exception | None) -> None:
+    def _end_with_files(self, attempt: _Attempt, done: AttemptDone, find: Callable[[Errand], Any]) -> None:
+        """The attempt has ended once its output's files are in the store, as `find` finds or puts them."""
+
+        def over(files: Any, error: Exception | None) -> None:
             attempt.errand = None
             if error is not None:
                 self._errand_failed(attempt, error)
             else:
-                ended = msgspec.structs.replace(done, files=stored)
+                ended = msgspec.structs.replace(done, files=files)
                 self._attempt_ended(AttemptEnded(*attempt.key, ended, None))
 
-        attempt.gone_by = None  # its process has ended
-        attempt.errand = self._begin(partial(put_files, self._access, self.spec.job, files), stored_or_failed)
+        attempt.errand = self._begin(find, over)
 
     def _forget_damaged_input(self, attempt: _Attempt, failure: Failure | None) -> None:
         """A partition whose runs are damaged is made again from the beginning."""

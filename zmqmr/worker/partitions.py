@@ -6,7 +6,6 @@ sorted. Those of other hosts come as frames, which are kept apart until their at
 memory does not grow with the data.
 """
 
-import errno
 import os
 import subprocess
 import threading
@@ -22,7 +21,7 @@ import msgspec
 from zmqmr.data.seals import damaged, seal
 from zmqmr.data.sort import check_sorted, start_sort
 from zmqmr.data.spools import Spool
-from zmqmr.errors import Corrupt, OutOfDisk, SpillError
+from zmqmr.errors import Corrupt, OutOfDisk, SpillError, is_full
 from zmqmr.messages import FrameCount, Seal
 from zmqmr.net.frames import FrameHeader
 
@@ -31,7 +30,7 @@ _BLOCK_BYTES = 256 * 1024
 
 def spill_error(error: OSError, path: str) -> SpillError:
     """What a failed write to a spill directory means."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_full(error):
         return OutOfDisk(f"no space left for {path}; free space there, or set TMPDIR to a larger drive", path)
     return SpillError(f"cannot write {path}: {error.strerror}", path)
 

@@ -11,6 +11,7 @@ from sysconfig import get_path
 import mrjob
 
 from zmqmr import __version__
+from zmqmr.data.jobfile import SAFE_PATH
 
 # Variables that differ from one terminal, login or start of a service to the next, and say nothing to a job.
 OF_THE_TERMINAL = {"_", "COLUMNS", "LINES", "LS_COLORS", "OLDPWD", "PWD", "SHLVL", "TERM", "TMPDIR"}
@@ -60,7 +61,7 @@ def _interpreter(command: Sequence[str]) -> Iterator[str]:
 def _libraries() -> list[str]:
     """Where this interpreter imports from, without the directory of what it runs: an agent that is started
     again has another there, and tasks have their working directory."""
-    return sys.path if getattr(sys.flags, "safe_path", False) else sys.path[1:]
+    return sys.path if SAFE_PATH else sys.path[1:]
 
 
 def _ask(command: Sequence[str]) -> list[str] | None:
