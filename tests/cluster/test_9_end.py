@@ -60,6 +60,11 @@ def test_a_worker_can_be_drained_alone(cluster: Controller) -> None:
     assert f"{name} is free to go" in played.output
     assert cluster.workers()[name] != "ready"
 
+    played = cluster.play("playbooks/drain.yml", worker=name, cancel="true")
+
+    assert f"{name} takes work again" in played.output
+    assert cluster.workers()[name] == "ready"
+
 
 def test_destroy_leaves_nothing_and_can_be_repeated(cluster: Controller) -> None:
     addresses = {instance["PrivateIpAddress"] for instance in cluster.instances()}
