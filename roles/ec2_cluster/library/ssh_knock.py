@@ -44,7 +44,9 @@ _AT_ONCE = 64
 
 
 def answers(address):
-    """Whether an ssh server says its name there."""
+    """Whether an ssh server says its name there. No address at all would be this machine's own."""
+    if not address:
+        return False
     try:
         with socket.create_connection((address, _PORT), _ANSWER_SECONDS) as connection:
             connection.settimeout(_ANSWER_SECONDS)
