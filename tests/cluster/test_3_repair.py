@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster.jobs import Running, same, start_and_hold
+from cluster.jobs import Running, same, start_and_hold, until
 from cluster.plays import play_role, shown
 from differential.harness import Result
 from testbed.controller import Controller
@@ -111,11 +111,16 @@ def test_workers_that_cannot_leave_in_time_stay_and_take_work_again(
     cluster: Controller, running: Running
 ) -> None:
     before = ids(cluster)
+    limit = "--limit=localhost,zmqmr_coordinator"  # the other hosts have nothing to do with it
+    killed = cluster.start("cluster.yml", limit, workers=2)
+    assert killed.stdout is not None
+    for line in killed.stdout:
+        if line.startswith("TASK [ec2_cluster : Drain those"):
+            break
+    until(lambda: list(cluster.workers().values()).count("draining") == 2, "nobody is to leave")
+    cluster.kill(killed)
 
-    # The other hosts have nothing to do with it.
-    played = cluster.play(
-        "cluster.yml", "--limit=localhost,zmqmr_coordinator", check=False, workers=2, drain_seconds=1
-    )
+    played = cluster.play("cluster.yml", limit, check=False, workers=2, drain_seconds=1)
 
     assert played.status != 0
     named = re.search(r"(.*) still had data that jobs need after 1 s, and goes on working", played.reason)
