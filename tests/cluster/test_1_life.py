@@ -167,7 +167,11 @@ def test_a_worker_that_ssh_does_not_reach_is_kept_while_the_coordinator_hears_it
     try:
         until(lambda: set(cluster.workers()) == {names[0]}, "they are still heard")
         played = cluster.play(
-            "cluster.yml", "--limit=localhost", check=False, boot_seconds=5, silent_seconds=3
+            "cluster.yml",
+            "--limit=localhost,zmqmr_coordinator",
+            check=False,
+            boot_seconds=5,
+            silent_seconds=3,
         )
     finally:
         for instance, units in zip(workers, services, strict=True):
