@@ -61,8 +61,8 @@ MISTAKES: list[tuple[dict[str, object], dict[str, str], str]] = [
         {"cluster": "denied"},
         {},
         r"AWS does not let you make the role zmqmr-denied-us-east-1: give the boundary that your policy asks"
-        r" for, -e permissions_boundary=arn:aws:iam::123456789012:policy/zmqmr-hosts, see docs/iam/README\.md:"
-        r" .*iam:CreateRole",
+        r" for, -e permissions_boundary=arn:aws:iam::123456789012:policy/zmqmr-hosts,"
+        r" see docs/iam/README\.md: .*iam:CreateRole",
     ),
     (
         {"cluster": "foreign"},
