@@ -97,6 +97,8 @@ def test_t11_the_operators_policy_allows_what_ansible_asked_of_aws_and_little_mo
     assert asked - allowed == set()
     # What no run here comes upon: errors, throttling, roles that others changed, EC2's own checks and tags.
     assert sorted(allowed - asked - NEVER_ASKED) == []
+    # What the conditions of the policy rest on: all bears its tags from its creation on.
+    assert asked & {"ec2:CreateTags", "iam:TagInstanceProfile", "iam:TagRole"} == set()
 
 
 def ensure_list(value: str | list[str]) -> list[str]:
