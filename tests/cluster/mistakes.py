@@ -1,6 +1,17 @@
 """What operators get wrong before there is a cluster, and what the playbook says then."""
 
+import json
+from typing import Any
+
 GOOD = {"workers": 1, "ssh_from": "172.31.0.0/16"}
+
+
+def leave_foreign_names(iam: Any, cluster: str) -> None:
+    """Make what has the names of the cluster's role and profile, and is not the cluster's."""
+    name = f"zmqmr-{cluster}-us-east-1"
+    policy = {"Version": "2012-10-17", "Statement": []}
+    iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(policy))
+    iam.create_instance_profile(InstanceProfileName=name)
 
 
 # What is given, the environment, and what the playbook says.
@@ -11,7 +22,16 @@ MISTAKES: list[tuple[dict[str, object], dict[str, str], str]] = [
     ({"ssh_from": ""}, {}, r"Say from where you use ssh: -e ssh_from=203\.0\.113\.7/32"),
     ({"ssh_from": "0.0.0.0/0"}, {}, r"whole world.*-e i_accept_public_ssh=true"),
     ({"ssh_from": "10.0.0.0/16,::/0"}, {}, r"ssh_from=::/0: that is the whole world"),
-    ({"ssh_from": "10.0.0.1"}, {}, r"give a network with its prefix length"),
+    (
+        {"ssh_from": "10.0.0.1/16"},
+        {},
+        r"ssh_from=10\.0\.0\.1/16: it has bits beyond its prefix: say 10\.0\.0\.0/16",
+    ),
+    (
+        {"permissions_boundary": "zmqmr-hosts"},
+        {},
+        r"permissions_boundary=zmqmr-hosts: give the ARN of a policy",
+    ),
     ({"worker_type": "c99.huge"}, {}, r"us-east-1 has no instance type c99\.huge"),
     ({"worker_type": "m5.large"}, {}, r"m5\.large has no local NVMe drives.*-e allow_no_drives=true"),
     (
@@ -36,5 +56,18 @@ MISTAKES: list[tuple[dict[str, object], dict[str, str], str]] = [
         {},
         r"EC2 does not start the 1 coordinator of type m6i\.large: the account's quota of vCPUs is used up"
         r": ask AWS.*\(VcpuLimitExceeded\)",
+    ),
+    (
+        {"cluster": "denied"},
+        {},
+        r"AWS does not let you make the role zmqmr-denied-us-east-1: give the boundary that your policy asks"
+        r" for, -e permissions_boundary=arn:aws:iam::123456789012:policy/zmqmr-hosts,"
+        r" see docs/iam/README\.md: .*iam:CreateRole",
+    ),
+    (
+        {"cluster": "foreign"},
+        {},
+        r"There is a role zmqmr-foreign-us-east-1 that does not bear the tag zmqmr:cluster=foreign: it is"
+        r" somebody else's[\s\S]*There is an instance profile zmqmr-foreign-us-east-1 that does not",
     ),
 ]

@@ -110,7 +110,7 @@ def test_instances_are_launched_as_promised(cluster: Controller) -> None:
     for instance in cluster.instances():
         metadata = instance["MetadataOptions"]
         assert (metadata["HttpTokens"], metadata["HttpPutResponseHopLimit"]) == ("required", 1)  # T10
-        assert instance["IamInstanceProfile"]["Arn"].endswith("zmqmr-demo")
+        assert instance["IamInstanceProfile"]["Arn"].endswith("/zmqmr-demo-us-east-1")
     roots = [volume for volume in volumes if volume["Attachments"]]
     assert roots and all(volume["Encrypted"] and volume["VolumeType"] == "gp3" for volume in roots)  # T21
     (group,) = groups["SecurityGroups"]

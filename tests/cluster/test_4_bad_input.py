@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from cluster.mistakes import GOOD, MISTAKES
 from cluster.plays import play_role
+from testbed.commands import run
 from testbed.controller import Controller, Played
 
 pytestmark = pytest.mark.timeout(600)
@@ -50,11 +51,31 @@ def interrupted_rotation(operator: Controller) -> Iterator[None]:
     (operator.directory / "new-keys").rmdir()
 
 
+@contextmanager
+def old_folder(operator: Controller) -> Iterator[None]:
+    """The ssh key of a cluster of this name that was there before."""
+    kept = operator.directory.with_name("kept")
+    kept.mkdir(mode=0o700)
+    names = ("id_ed25519", "id_ed25519.pub")
+    for name in names:
+        (operator.directory / name).rename(kept / name)
+    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", operator.directory / names[0])
+    yield
+    for name in names:
+        (kept / name).replace(operator.directory / name)
+    kept.rmdir()
+
+
 @pytest.mark.parametrize(
     ("situation", "variables", "reason"),
     [
         (readable_key, {}, r"Others can read .*/client\.secret: chmod go= .*rotate_keys\.yml"),
         (no_key, {}, r"Cluster demo was started elsewhere: its ssh key is not in .*/zmqmr/clusters/demo"),
+        (
+            old_folder,
+            {},
+            r"has another ssh key than .*/demo: that folder is an old one\. Copy the current one",
+        ),
         (interrupted_rotation, {}, r"rotate_keys\.yml was interrupted for cluster demo: run it again first"),
     ],
 )
@@ -62,13 +83,20 @@ def test_a_cluster_is_left_alone_when_its_keys_are_in_doubt(
     cluster: Controller, situation: Callable[[Controller], AbstractContextManager[None]],
     variables: dict[str, object], reason: str,
 ) -> None:  # fmt: skip
-    before = cluster.instances()
+    before, keys = cluster.instances(), key_pairs(cluster)
     with situation(cluster):
         played = cluster.play("cluster.yml", check=False, ssh_from="172.31.0.0/16", **variables)
 
     assert played.status != 0
     assert re.search(reason, played.reason), played.output
-    assert cluster.instances() == before
+    assert (cluster.instances(), key_pairs(cluster)) == (before, keys)
+
+
+def key_pairs(operator: Controller) -> list[str]:
+    """The public keys that EC2 has."""
+    with operator.bed.network.inside():
+        pairs = operator.client("ec2").describe_key_pairs(IncludePublicKey=True)["KeyPairs"]
+    return [pair["PublicKey"] for pair in pairs]
 
 
 @pytest.mark.parametrize("playbook", ["cluster.yml", "playbooks/destroy.yml"])

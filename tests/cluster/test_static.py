@@ -172,6 +172,36 @@ def test_hosts_reach_the_prefixes_that_were_named_and_no_others() -> None:
     assert writable == resources - {"arn:aws:s3:::books/in/*"}
 
 
+@pytest.mark.parametrize(
+    ("network", "fault"),
+    [
+        ("203.0.113.7/32", ""),
+        ("10.9.0.0/16", ""),
+        ("2001:DB8::/32", ""),
+        ("203.0.113.7", "give a network with its prefix length"),
+        ("10.0.0.0/255.255.0.0", "give a network with its prefix length"),
+        ("999.1.1.1/32", "that is no network"),
+        ("10.0.0.1/33", "that is no network"),
+        ("1.2.3.4:/32", "that is no network"),
+        ("fe80::%eth0/64", "EC2 knows no interfaces of yours"),
+        ("10.0.0.1/16", "it has bits beyond its prefix: say 10.0.0.0/16"),
+        ("0.0.0.0/1", "the whole world or a large part of it; give your own network, at most a /16, or"),
+        ("10.0.0.0/15", "or say -e i_accept_public_ssh=true"),
+        ("::/0", "at most a /32, or say -e i_accept_public_ssh=true"),
+        ("2000::/31", "at most a /32, or say -e i_accept_public_ssh=true"),
+    ],
+)
+def test_ssh_is_open_to_networks_that_are_somebodys_own(network: str, fault: str) -> None:
+    networks = module("roles/ec2_cluster/filter_plugins/ssh_networks.py")
+    found = networks.network_fault(network)
+
+    assert fault in found and bool(fault) == bool(found)
+    if "i_accept" in found:
+        assert networks.network_fault(network, may_be_wide=True) == ""
+    if not found:
+        assert networks.network(network) == network.lower()
+
+
 CONSOLE = """[   12.3] cloud-init[512]: -----BEGIN SSH HOST KEY KEYS-----
 [   12.4] ecdsa-sha2-nistp256 AAAAold= root@ip-10-0-0-1
 -----END SSH HOST KEY KEYS-----

@@ -12,6 +12,7 @@ CANONICAL = "099720109477"
 IMAGE = "ami-0noble24040000001"
 _PARAMETER = "/aws/service/canonical/ubuntu/server/24.04/stable/current/amd64/hvm/ebs-gp3/ami-id"
 _REFUSALS = {"RunInstances": "run_instances", "DescribeInstances": "describe_instances"}
+_REFUSALS_OF_IAM = {"CreateRole": "create_role"}
 
 
 def write_images(path: Path) -> None:
@@ -116,21 +117,28 @@ def _refuse_what_is_ordered(folder: Path) -> None:
     from moto.core.responses import BaseResponse
     from moto.ec2.exceptions import EC2ClientError
     from moto.ec2.responses.instances import InstanceResponse
+    from moto.iam.exceptions import IAMException
+    from moto.iam.responses import IamResponse
 
-    def refusing(action: str, original: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def refusing(action: str, original: Callable[[Any], Any], error: type[Exception]) -> Callable[[Any], Any]:
         def respond(response: Any) -> Any:
             order = folder / f"refuse-{action}"
             code, where, message = (order.read_text() if order.exists() else "\n\n").split("\n", 2)
             if code and where in str(response.querystring):
                 with open(folder / f"refused-{action}", "a") as log:
                     log.write(f"{code}\n")
-                raise EC2ClientError(code, message)
+                raise error(code, message)
             return original(response)
 
         return respond
 
-    for action, method in _REFUSALS.items():
-        setattr(InstanceResponse, method, refusing(action, getattr(InstanceResponse, method)))
+    responses: list[tuple[Any, type[Exception], dict[str, str]]] = [
+        (InstanceResponse, EC2ClientError, _REFUSALS),
+        (IamResponse, IAMException, _REFUSALS_OF_IAM),
+    ]
+    for service, error, methods in responses:
+        for action, method in methods.items():
+            setattr(service, method, refusing(action, getattr(service, method), error))
     call = BaseResponse.call_action
 
     def call_action(response: Any) -> Any:
