@@ -79,7 +79,8 @@ forbidden:
   elements: dict
 """
 
-from concurrent.futures import ThreadPoolExecutor  # noqa: E402  Ansible wants the documentation first
+import re  # noqa: E402  Ansible wants the documentation first
+from concurrent.futures import ThreadPoolExecutor  # noqa: E402
 from functools import partial  # noqa: E402
 
 from ansible.module_utils.common.dict_transformations import camel_dict_to_snake_dict  # noqa: E402
@@ -97,6 +98,7 @@ except ImportError:  # AnsibleAWSModule says so
 _PATIENCE = {"connect_timeout": 5, "read_timeout": 20, "retries": {"mode": "standard", "max_attempts": 3}}
 _LIVING = ["pending", "running", "stopping", "stopped"]
 _ARCHITECTURES = {"x86_64": "amd64", "arm64": "arm64"}  # Canonical's words for them
+_RESOURCE = re.compile(r"on resource: (arn:\S+)")
 _FORBIDDEN = ("UnauthorizedOperation", "AccessDenied", "AccessDeniedException")
 
 
@@ -169,6 +171,12 @@ def key_pairs(client, cluster):
     return [{"name": each["KeyName"], "public_key": each.get("PublicKey", "")} for each in found]
 
 
+def groups(client, cluster):
+    """The ids of the cluster's security groups."""
+    wanted = filters(**{"tag:zmqmr:cluster": cluster, "group_name": f"zmqmr-{cluster}"})
+    return [each["GroupId"] for each in client.describe_security_groups(Filters=wanted)["SecurityGroups"]]
+
+
 def subnets(client, name):
     """The subnet of this name, or the default ones."""
     wanted = filters(subnet_id=name) if name else filters(default_for_az="true")
@@ -190,8 +198,20 @@ def image(client, parameters, parameter):
     return {"id": name, "owner_id": "", "root_device_name": ""}
 
 
-def try_launch(client, cluster, kind, subnet_id, image_id):
-    """Ask whether an instance might be started, as far as EC2 says so before its key pair, group and profile
+def is_forbidden(error, in_group):
+    """Whether the credentials may not start instances.
+
+    Before the cluster has its security group EC2 takes the VPC's default one, which the operator's policy
+    does not allow: then a refusal counts when it names another thing than a group.
+    """
+    if error.response["Error"]["Code"] not in _FORBIDDEN:
+        return False  # DryRunOperation first of all; all else the launch itself meets, or not
+    refused_for = _RESOURCE.search(error.response["Error"].get("Message", ""))
+    return in_group or (refused_for is not None and ":security-group/" not in refused_for[1])
+
+
+def try_launch(client, cluster, kind, group_ids, subnet_id, image_id):
+    """Ask whether an instance might be started, as far as EC2 knows before its key pair, group and profile
     are made; ClientError when the credentials may not do that."""
     tags = [{"Key": "zmqmr:cluster", "Value": cluster}, {"Key": "zmqmr:role", "Value": kind["role"]}]
     try:
@@ -204,10 +224,10 @@ def try_launch(client, cluster, kind, subnet_id, image_id):
             SubnetId=subnet_id,
             MetadataOptions={"HttpTokens": "required"},
             TagSpecifications=[{"ResourceType": each, "Tags": tags} for each in ("instance", "volume")],
+            **({"SecurityGroupIds": group_ids} if group_ids else {}),
         )
     except ClientError as error:
-        # All else, DryRunOperation first of all, is not about rights: the launch itself meets it, or not.
-        if error.response["Error"]["Code"] in _FORBIDDEN:
+        if is_forbidden(error, bool(group_ids)):
             raise
 
 
@@ -239,41 +259,44 @@ def ask(questions):
     return answers, refused
 
 
-def survey(ec2, ssm, cluster, launches, subnet_id, image_parameter):
-    """All that the module returns."""
-    names = sorted({each["type"] for each in launches})
-    answers = {
-        "regions": [],
-        "types": {},
-        "zones": [],
-        "instances": [],
-        "key_pairs": [],
-        "subnets": [],
-        "image": {},
+def look(ec2, cluster, names, subnet_id):
+    """What can be asked at once; and what was refused."""
+    answers = {name: [] for name in ("regions", "zones", "instances", "key_pairs", "groups", "subnets")}
+    questions = {
+        "regions": lambda: regions(ec2),
+        "types": lambda: types(ec2, names),
+        "zones": lambda: zones(ec2, names),
+        "instances": lambda: instances(ec2, cluster),
+        "key_pairs": lambda: key_pairs(ec2, cluster),
+        "groups": lambda: groups(ec2, cluster),
+        "subnets": lambda: subnets(ec2, subnet_id),
     }
-    answered, refused = ask(
-        {
-            "regions": lambda: regions(ec2),
-            "types": lambda: types(ec2, names),
-            "zones": lambda: zones(ec2, names),
-            "instances": lambda: instances(ec2, cluster),
-            "key_pairs": lambda: key_pairs(ec2, cluster),
-            "subnets": lambda: subnets(ec2, subnet_id),
-        }
-    )
-    answers.update(answered)
+    answered, refused = ask(questions)
+    return {**answers, "types": {}, **answered}, refused
+
+
+def look_further(ec2, ssm, answers, last_type, subnet_id, image_parameter):
+    """What follows from the first answers: the image, and the subnet of instances that are there."""
     questions = {}
     if not subnet_id and answers["instances"]:
         questions["subnets"] = lambda: subnets(ec2, answers["instances"][0]["subnet_id"])
-    if kind := answers["types"].get(launches[-1]["type"]):
-        name = image_parameter.replace("{architecture}", _ARCHITECTURES[kind["architecture"]])
-        questions["image"] = lambda: image(ec2, ssm, name)
-    answered, refused_then = ask(questions)
-    answers.update(answered)
+    if kind := answers["types"].get(last_type):
+        architecture = _ARCHITECTURES.get(kind["architecture"], kind["architecture"])
+        parameter = image_parameter.replace("{architecture}", architecture)
+        questions["image"] = lambda: image(ec2, ssm, parameter)
+    answered, refused = ask(questions)
+    return {"image": {}, **answered}, refused
+
+
+def survey(ec2, ssm, cluster, launches, subnet_id, image_parameter):
+    """All that the module returns."""
+    answers, refused = look(ec2, cluster, sorted({each["type"] for each in launches}), subnet_id)
+    further, refused_then = look_further(ec2, ssm, answers, launches[-1]["type"], subnet_id, image_parameter)
+    answers.update(further)
     subnet = answers["subnet"] = chosen(answers.pop("subnets"), answers["zones"])
-    tries = {}
+    group_ids, tries = answers.pop("groups"), {}
     if subnet and answers["image"]:
-        where = (subnet["subnet_id"], answers["image"]["id"])
+        where = (group_ids, subnet["subnet_id"], answers["image"]["id"])
         for each in missing(launches, answers["instances"]):
             tries[each["role"]] = partial(try_launch, ec2, cluster, each, *where)
     return {**answers, "refused": refused + refused_then, "forbidden": ask(tries)[1]}
