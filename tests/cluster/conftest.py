@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from cluster.jobs import MARK, start
-from cluster.mistakes import GOOD, MISTAKES
+from cluster.mistakes import GOOD, MISTAKES, REFUSAL
 from differential.harness import Result, run_stock
 from environment import ROOT
 from testbed.bed import Testbed
@@ -93,5 +93,6 @@ def mistakes(newcomer: Controller) -> Iterator[list[Future[Played]]]:
         return operator.play("cluster.yml", "-i", "localhost,", check=False, **{**GOOD, **variables})
 
     quota = newcomer.bed.refusing("RunInstances", "VcpuLimitExceeded", "You have none.", where="zmqmr-quota")
-    with quota, ThreadPoolExecutor(3) as pool:
+    rights = newcomer.bed.refusing("RunInstances", "UnauthorizedOperation", REFUSAL, where="'rightless'")
+    with quota, rights, ThreadPoolExecutor(3) as pool:
         yield [pool.submit(make, variables, environment) for variables, environment, _ in MISTAKES]

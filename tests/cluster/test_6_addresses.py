@@ -9,7 +9,7 @@ from testbed.controller import Controller
 
 pytestmark = pytest.mark.timeout(600)
 
-HERE = "--limit=localhost"
+HERE = ["-i", "inventory/cluster.aws_ec2.yml", "-i", "localhost,", "--limit=localhost"]
 MUTE = "UnsupportedOperation"  # such a console stays empty
 
 
@@ -18,7 +18,7 @@ def open_cluster(operator: Controller) -> Iterator[Controller]:
     """The operator of a cluster of one coordinator and one worker, of which only EC2's part is made."""
     theirs = Controller(operator.bed, operator.home, operator.cache, name="open")
     try:
-        theirs.play("cluster.yml", HERE, workers=1, ssh_from="172.31.0.0/16", ssh_address="public")
+        theirs.play("cluster.yml", *HERE, workers=1, ssh_from="172.31.0.0/16", ssh_address="public")
         yield theirs
     finally:
         names = [instance["InstanceId"] for instance in theirs.instances()]
@@ -28,7 +28,8 @@ def open_cluster(operator: Controller) -> Iterator[Controller]:
 
 def listed(operator: Controller, *options: str) -> dict[str, Any]:
     """The inventory of the operator's cluster."""
-    return json.loads(operator.run("ansible-inventory", "--list", *options).stdout)
+    text = operator.run("ansible-inventory", "--list", *options).stdout
+    return json.loads(text, object_hook=lambda found: found.get("__ansible_unsafe", found))
 
 
 def known(operator: Controller) -> set[str]:
@@ -106,7 +107,7 @@ def test_a_worker_whose_console_shows_no_host_key_is_named_and_stops_no_other(
     before = {instance["InstanceId"] for instance in open_cluster.instances()}
     with open_cluster.bed.refusing("GetConsoleOutput", MUTE, "It has none."):
         played = open_cluster.play(
-            "cluster.yml", HERE, workers=2, boot_seconds=30, ssh_address="public", check=False
+            "cluster.yml", *HERE, workers=2, boot_seconds=5, ssh_address="public", check=False
         )
 
     assert played.status == 0, played.output
@@ -123,7 +124,7 @@ def test_a_coordinator_whose_console_cannot_be_read_ends_the_run_and_what_was_le
     (coordinator,) = open_cluster.instances("coordinator")
     name, code = coordinator["InstanceId"], "UnauthorizedOperation"
     with open_cluster.bed.refusing("GetConsoleOutput", code, "You may not.", where=name):
-        played = open_cluster.play("cluster.yml", HERE, ssh_address="public", check=False)
+        played = open_cluster.play("cluster.yml", *HERE, ssh_address="public", check=False)
 
     assert played.status != 0
     reason = f"cannot be reached safely: {name}: its console cannot be read: {code}: You may not."
