@@ -54,7 +54,7 @@ instances:
   type: list
   elements: dict
 key_pairs:
-  description: The key pair of the cluster, with its C(public_key).
+  description: The key pair of the cluster, with its C(key_name), C(public_key) and C(tags).
   returned: always
   type: list
   elements: dict
@@ -168,7 +168,14 @@ def key_pairs(client, cluster):
     """The key pair of the cluster's name, if there is one."""
     wanted = filters(key_name=f"zmqmr-{cluster}")
     found = client.describe_key_pairs(Filters=wanted, IncludePublicKey=True)["KeyPairs"]
-    return [{"name": each["KeyName"], "public_key": each.get("PublicKey", "")} for each in found]
+    return [
+        {
+            "key_name": each["KeyName"],
+            "public_key": each.get("PublicKey", ""),
+            "tags": boto3_tag_list_to_ansible_dict(each.get("Tags", [])),
+        }
+        for each in found
+    ]
 
 
 def groups(client, cluster):
