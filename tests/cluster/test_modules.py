@@ -121,3 +121,20 @@ def test_consoles_are_read_side_by_side() -> None:
     seen = module("roles/ec2_cluster/library/ec2_host_keys.py").learn(Consoles(8), names, timeout_seconds=0)
 
     assert all(seen[name]["keys"] == ["ssh-ed25519 AAAAC3Nza"] for name in names)
+
+
+class Mute(Consoles):
+    """Consoles on which nothing is to be seen yet, each of which is asked in the newer way first."""
+
+    def get_console_output(self, **options: object) -> dict[str, str]:
+        if options.get("Latest"):
+            raise ClientError({"Error": {"Code": "UnsupportedOperation"}}, "GetConsoleOutput")
+        return {"Output": "booting"}
+
+
+def test_a_console_without_a_host_key_is_said_to_have_none() -> None:
+    seen = module("roles/ec2_cluster/library/ec2_host_keys.py").learn(Mute(1), ["i-1"], timeout_seconds=0)
+
+    assert seen["i-1"]["keys"] == []
+    assert seen["i-1"]["reason"] == "its console shows no ssh host key"
+    assert seen["i-1"]["console"] == "booting"
