@@ -52,7 +52,7 @@ def test_a_lost_worker_is_replaced_the_cluster_grows_to_four_and_a_host_that_fai
     stuck.enter(*squatter)
     try:
         played = cluster.play(
-            "cluster.yml", check=False, workers=4, boot_seconds=10,
+            "cluster.yml", check=False, workers=4, boot_seconds=10, silent_seconds=20,
             worker_type=DRIVELESS, worker_market="spot", allow_no_drives=True,
         )  # fmt: skip
     finally:
@@ -107,6 +107,28 @@ def test_a_host_without_drives_uses_a_directory_when_it_may_and_is_refused_when_
     )
 
 
+def test_workers_that_cannot_leave_in_time_stay_and_take_work_again(
+    cluster: Controller, running: Running
+) -> None:
+    before = ids(cluster)
+    limit = "--limit=localhost,zmqmr_coordinator"  # the other hosts have nothing to do with it
+    killed = cluster.start("cluster.yml", limit, workers=2)
+    assert killed.stdout is not None
+    for line in killed.stdout:
+        if line.startswith("TASK [ec2_cluster : Drain those"):
+            break
+    until(lambda: list(cluster.workers().values()).count("draining") == 2, "nobody is to leave")
+    cluster.kill(killed)
+
+    played = cluster.play("cluster.yml", limit, check=False, workers=2, drain_seconds=1)
+
+    assert played.status != 0
+    named = re.search(r"(.*) still had data that jobs need after 1 s, and goes on working", played.reason)
+    assert named and set(named[1].split(", ")) == set(before[2:])
+    assert running.goes_on
+    cluster.wait_for_workers(set(before))
+
+
 def test_workers_leave_in_order_when_there_are_too_many(cluster: Controller, running: Running) -> None:
     before = ids(cluster)
     # What they have begun they finish.
@@ -116,7 +138,7 @@ def test_workers_leave_in_order_when_there_are_too_many(cluster: Controller, run
 
     assert running.goes_on
     assert ids(cluster) == before[:2]
-    assert "Drain them" in played.output
+    assert "Drain those that are too many" in played.output
     cluster.wait_for_workers(set(before[:2]))
 
 

@@ -105,13 +105,16 @@ def unlimited(tasks: list[dict[str, Any]], folder: Path, limited: bool = False) 
             yield str(task["name"])
 
 
-@pytest.mark.parametrize("entry", ["main", "destroy"])
-def test_nothing_that_asks_ec2_waits_without_a_limit_of_its_own(entry: str) -> None:
+@pytest.mark.parametrize(
+    ("entry", "playbook"), [("main", "cluster.yml"), ("leave", "cluster.yml"), ("destroy", "destroy.yml")]
+)
+def test_nothing_that_asks_ec2_waits_without_a_limit_of_its_own(entry: str, playbook: str) -> None:
     folder = ROOT / "roles/ec2_cluster/tasks"
-    (play,) = yaml.safe_load((ROOT / "playbooks/destroy.yml").read_text())
+    plays = yaml.safe_load((ROOT / "playbooks" / playbook).read_text())
+    plays = [play for play in plays if f"'tasks_from': '{entry}'" in str(play)]
     tasks = yaml.safe_load((folder / f"{entry}.yml").read_text())
 
-    assert list(unlimited(tasks, folder, limited=entry == "destroy" and "timeout" in play)) == []
+    assert list(unlimited(tasks, folder, limited=any("timeout" in play for play in plays))) == []
 
 
 def test_t13_host_keys_are_checked_everywhere() -> None:
