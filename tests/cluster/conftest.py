@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from cluster.jobs import MARK, start
-from cluster.mistakes import GOOD, MISTAKES, leave_foreign_names
+from cluster.mistakes import GOOD, MISTAKES, REFUSAL, leave_foreign_names
 from differential.harness import Result, run_stock
 from environment import ROOT
 from testbed.bed import Testbed
@@ -95,7 +95,8 @@ def mistakes(newcomer: Controller) -> Iterator[list[Future[Played]]]:
     with newcomer.bed.network.inside():
         leave_foreign_names(newcomer.client("iam"), "foreign")
     quota = newcomer.bed.refusing("RunInstances", "VcpuLimitExceeded", "You have none.", where="zmqmr-quota")
+    rights = newcomer.bed.refusing("RunInstances", "UnauthorizedOperation", REFUSAL, where="'rightless'")
     refusal = "User is not authorized to perform: iam:CreateRole"
     denied = newcomer.bed.refusing("CreateRole", "AccessDenied", refusal, where="zmqmr-denied")
-    with quota, denied, ThreadPoolExecutor(3) as pool:
+    with quota, rights, denied, ThreadPoolExecutor(3) as pool:
         yield [pool.submit(make, variables, environment) for variables, environment, _ in MISTAKES]

@@ -6,6 +6,14 @@ from typing import Any
 GOOD = {"workers": 1, "ssh_from": "172.31.0.0/16"}
 
 
+# What EC2 says when a policy does not allow to start an instance.
+REFUSAL = (
+    "User: arn:aws:iam::123456789012:user/o is not authorized to perform: ec2:RunInstances on resource:"
+    " arn:aws:ec2:us-east-1:123456789012:instance/* because no identity-based policy allows it."
+    " Encoded authorization failure message: AbC"
+)
+
+
 def leave_foreign_names(iam: Any, cluster: str) -> None:
     """Make what has the names of the cluster's role and profile, and is not the cluster's."""
     name = f"zmqmr-{cluster}-us-east-1"
@@ -44,6 +52,12 @@ MISTAKES: list[tuple[dict[str, object], dict[str, str], str]] = [
         {},
         r"There is no subnet subnet-0123456789abcdef0 in us-east-1",
     ),
+    (
+        {"coordinator_type": "u7in-32tb.224xlarge", "worker_type": "trn1.2xlarge"},
+        {},
+        r"us-east-1a, where subnet-\w+ is, does not offer u7in-32tb\.224xlarge and trn1\.2xlarge; no zone of"
+        r" us-east-1 does: take other types",
+    ),
     ({}, {"AWS_REGION": "", "AWS_DEFAULT_REGION": ""}, r"Say in which region: export AWS_REGION="),
     ({}, {"AWS_REGION": "us-east-9"}, r"EC2 does not answer as us-east-9: is that a region"),
     (
@@ -52,10 +66,16 @@ MISTAKES: list[tuple[dict[str, object], dict[str, str], str]] = [
         r"EC2 does not answer.*are there credentials",
     ),
     (
+        {"cluster": "rightless"},
+        {},
+        r"Your credentials may not start the coordinator and the worker \(UnauthorizedOperation: User: .*\)"
+        r": docs/iam/operator\.json has the rights",
+    ),
+    (
         {"cluster": "quota"},
         {},
         r"EC2 does not start the 1 coordinator of type m6i\.large: the account's quota of vCPUs is used up"
-        r": ask AWS.*\(VcpuLimitExceeded\)",
+        r": ask AWS.*\(VcpuLimitExceeded\)\. Nothing is running",
     ),
     (
         {"cluster": "denied"},

@@ -58,6 +58,7 @@ def test_what_ec2_lacks_is_waited_for_until_a_deadline_and_named(operator: Contr
     assert re.search(
         r"the 3 worker of type c6id\.large: EC2 has no more of this type in us-east-1\w now", reason
     )
+    assert "1 coordinator and 0 workers are running and cost money: run cluster.yml again, or" in reason
     assert refusals() > 1
     assert roles(operator) == {"coordinator": 1, "worker": 0}
 

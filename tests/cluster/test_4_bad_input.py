@@ -134,6 +134,50 @@ def test_a_subnet_whose_hosts_could_not_be_reached_is_refused(
     assert f"{subnet} gives its hosts no public address: take a subnet that does" in played.reason
 
 
+def test_a_subnet_in_a_zone_without_the_instance_type_is_refused(newcomer: Controller) -> None:
+    with newcomer.bed.network.inside():
+        zone = {"Name": "availability-zone", "Values": ["us-east-1a"]}
+        subnet = newcomer.client("ec2").describe_subnets(Filters=[zone])["Subnets"][0]["SubnetId"]
+    wanted = {**GOOD, "subnet_id": subnet, "worker_type": "p3dn.24xlarge"}
+
+    played = newcomer.play("cluster.yml", "-i", "localhost,", check=False, **wanted)
+
+    assert played.status != 0
+    reason = (
+        f"us-east-1a, where {subnet} is, does not offer m6i.large and p3dn.24xlarge; these zones do:"
+        " us-east-1c, us-east-1d: give a subnet in one of them with -e subnet_id=subnet-..."
+    )
+    assert reason in played.reason, played.output
+
+
+NO_CREDENTIALS = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
+NO_REGION = {"AWS_REGION": "us-east-9", "AWS_DEFAULT_REGION": "us-east-9"}
+
+
+@pytest.mark.parametrize(
+    ("playbook", "environment", "reason"),
+    [
+        ("cluster.yml", NO_CREDENTIALS, "EC2 does not answer as us-east-1: is that a region"),
+        ("cluster.yml", NO_REGION, "EC2 does not answer as us-east-9: is that a region"),
+        ("playbooks/drain.yml", NO_CREDENTIALS, "The inventory has no coordinator of cluster fresh: is that"),
+        ("playbooks/rotate_keys.yml", NO_REGION, "is it in AWS_REGION=us-east-9, and are there credentials?"),
+    ],
+)
+def test_an_inventory_that_cannot_be_read_is_said_in_one_line_and_nothing_is_done(
+    newcomer: Controller, playbook: str, environment: dict[str, str], reason: str
+) -> None:
+    operator = Controller(newcomer.bed, newcomer.home, newcomer.cache, name=newcomer.name)
+    operator.changes = environment
+
+    played = operator.play(playbook, check=False, worker="i-1", **GOOD)
+
+    assert played.status != 0
+    (line,) = {line for line in played.reason.splitlines() if line}
+    assert reason in line
+    assert "Traceback" not in played.output
+    assert not operator.directory.exists()
+
+
 def test_a_name_that_exists_in_another_vpc_is_refused(
     cluster: Controller, elsewhere: tuple[str, str]
 ) -> None:

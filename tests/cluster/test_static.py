@@ -8,6 +8,7 @@ import shutil
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -84,6 +85,36 @@ def test_host_roles_need_nothing_but_ansible_itself(role: str) -> None:
     assert modules and all(name.startswith("ansible.builtin.") for name in modules)
     assert "ignore_errors" not in text
     assert "ansible.builtin.shell" not in text
+
+
+WAITING = re.compile(r"amazon\.|ec2_|ansible\.builtin\.wait")  # modules that ask AWS or a host
+
+
+def unlimited(tasks: list[dict[str, Any]], folder: Path, limited: bool = False) -> Iterator[str]:
+    """The tasks that may wait, and neither have a limit nor are in what has one."""
+    for task in tasks:
+        held = limited or "timeout" in task
+        inner = [each for key in ("block", "rescue", "always") for each in task.get(key, [])]
+        yield from unlimited(inner, folder, held)
+        if name := task.get("ansible.builtin.import_tasks"):
+            yield from unlimited(yaml.safe_load((folder / name).read_text()), folder, held)
+        elif name := task.get("ansible.builtin.include_tasks"):
+            # Its own limit is for the inclusion alone.
+            yield from unlimited(yaml.safe_load((folder / name).read_text()), folder, limited)
+        elif not held and ("delegate_to" in task or any(WAITING.match(key) for key in task)):
+            yield str(task["name"])
+
+
+@pytest.mark.parametrize(
+    ("entry", "playbook"), [("main", "cluster.yml"), ("leave", "cluster.yml"), ("destroy", "destroy.yml")]
+)
+def test_nothing_that_asks_ec2_waits_without_a_limit_of_its_own(entry: str, playbook: str) -> None:
+    folder = ROOT / "roles/ec2_cluster/tasks"
+    plays = yaml.safe_load((ROOT / "playbooks" / playbook).read_text())
+    plays = [play for play in plays if f"'tasks_from': '{entry}'" in str(play)]
+    tasks = yaml.safe_load((folder / f"{entry}.yml").read_text())
+
+    assert list(unlimited(tasks, folder, limited=any("timeout" in play for play in plays))) == []
 
 
 def test_t13_host_keys_are_checked_everywhere() -> None:
