@@ -28,7 +28,8 @@ def survey(
         {"role": "coordinator", "type": "m6i.large", "count": 1},
         {"role": "worker", "type": worker_type, "count": 1},
     ]
-    arguments = {"cluster": cluster, "launches": launches, "image_parameter": PARAMETER, **options}
+    names = {"cluster": cluster, "iam_name": f"zmqmr-{cluster}-us-east-1"}
+    arguments = {**names, "launches": launches, "image_parameter": PARAMETER, **options}
     library = ["-M", "roles/ec2_cluster/library", "-m", "ec2_survey", "-a", json.dumps(arguments)]
     here = [
         "localhost",
@@ -54,7 +55,8 @@ def test_a_survey_finds_what_a_cluster_needs(operator: Controller) -> None:
     assert found["subnet"]["availability_zone"] == "us-east-1a"
     assert found["subnet"]["map_public_ip_on_launch"] is True
     assert found["image"]["owner_id"] == "099720109477" and found["image"]["root_device_name"]
-    assert [found[name] for name in ("instances", "key_pairs", "refused", "forbidden")] == [[]] * 4
+    nothing = ("instances", "key_pairs", "roles", "profiles", "refused", "forbidden")
+    assert [found[name] for name in nothing] == [[]] * len(nothing)
 
 
 def test_the_subnet_is_in_a_zone_that_offers_both_types(operator: Controller) -> None:

@@ -5,12 +5,17 @@ DOCUMENTATION = r"""
 module: ec2_survey
 short_description: What EC2 has and offers for a cluster
 description:
-  - Regions, instance types and the zones that offer them, the cluster's instances and key pair, a subnet,
-    Canonical's image, and whether the credentials may start instances. It changes nothing.
+  - Regions, instance types and the zones that offer them, the cluster's instances, key pair, role and
+    instance profile, a subnet, Canonical's image, and whether the credentials may start instances.
+  - It changes nothing.
   - What AWS refuses to answer is data too, so that the role can say what to do.
 options:
   cluster:
     description: The cluster's name.
+    type: str
+    required: true
+  iam_name:
+    description: The name of the role and of the instance profile.
     type: str
     required: true
   launches:
@@ -55,6 +60,16 @@ instances:
   elements: dict
 key_pairs:
   description: The key pair of the cluster, with its C(key_name), C(public_key) and C(tags).
+  returned: always
+  type: list
+  elements: dict
+roles:
+  description: The role, with its C(tags).
+  returned: always
+  type: list
+  elements: dict
+profiles:
+  description: The instance profile, with its C(tags).
   returned: always
   type: list
   elements: dict
@@ -178,6 +193,17 @@ def key_pairs(client, cluster):
     ]
 
 
+def tags_of(ask_for, kind, **name):
+    """A list of what IAM has under a name, with its tags; empty when there is nothing."""
+    try:
+        found = ask_for(**name)[kind]
+    except ClientError as error:
+        if error.response["Error"]["Code"] == "NoSuchEntity":
+            return []
+        raise
+    return [{"tags": boto3_tag_list_to_ansible_dict(found.get("Tags", []))}]
+
+
 def groups(client, cluster):
     """The ids of the cluster's security groups."""
     wanted = filters(**{"tag:zmqmr:cluster": cluster, "group_name": f"zmqmr-{cluster}"})
@@ -266,9 +292,8 @@ def ask(questions):
     return answers, refused
 
 
-def look(ec2, cluster, names, subnet_id):
+def look(ec2, iam, cluster, iam_name, names, subnet_id):
     """What can be asked at once; and what was refused."""
-    answers = {name: [] for name in ("regions", "zones", "instances", "key_pairs", "groups", "subnets")}
     questions = {
         "regions": lambda: regions(ec2),
         "types": lambda: types(ec2, names),
@@ -277,9 +302,13 @@ def look(ec2, cluster, names, subnet_id):
         "key_pairs": lambda: key_pairs(ec2, cluster),
         "groups": lambda: groups(ec2, cluster),
         "subnets": lambda: subnets(ec2, subnet_id),
+        "roles": lambda: tags_of(iam.get_role, "Role", RoleName=iam_name),
+        "profiles": lambda: tags_of(
+            iam.get_instance_profile, "InstanceProfile", InstanceProfileName=iam_name
+        ),
     }
     answered, refused = ask(questions)
-    return {**answers, "types": {}, **answered}, refused
+    return {**dict.fromkeys(questions, []), "types": {}, **answered}, refused
 
 
 def look_further(ec2, ssm, answers, last_type, subnet_id, image_parameter):
@@ -295,9 +324,10 @@ def look_further(ec2, ssm, answers, last_type, subnet_id, image_parameter):
     return {"image": {}, **answered}, refused
 
 
-def survey(ec2, ssm, cluster, launches, subnet_id, image_parameter):
+def survey(ec2, ssm, iam, cluster, iam_name, launches, subnet_id, image_parameter):
     """All that the module returns."""
-    answers, refused = look(ec2, cluster, sorted({each["type"] for each in launches}), subnet_id)
+    names = sorted({each["type"] for each in launches})
+    answers, refused = look(ec2, iam, cluster, iam_name, names, subnet_id)
     further, refused_then = look_further(ec2, ssm, answers, launches[-1]["type"], subnet_id, image_parameter)
     answers.update(further)
     subnet = answers["subnet"] = chosen(answers.pop("subnets"), answers["zones"])
@@ -313,12 +343,13 @@ def main():
     """Run the module."""
     options = {
         "cluster": {"type": "str", "required": True},
+        "iam_name": {"type": "str", "required": True},
         "launches": {"type": "list", "elements": "dict", "required": True},
         "subnet_id": {"type": "str", "default": ""},
         "image_parameter": {"type": "str", "required": True},
     }
     module = AnsibleAWSModule(argument_spec=options, supports_check_mode=True)
-    clients = [module.client(service, config=_PATIENCE) for service in ("ec2", "ssm")]
+    clients = [module.client(service, config=_PATIENCE) for service in ("ec2", "ssm", "iam")]
     found = survey(*clients, **{name: module.params[name] for name in options})
     msg = "".join(each["reason"] for each in found["refused"] if each["what"] == "regions")
     module.exit_json(changed=False, **found, msg=msg)
