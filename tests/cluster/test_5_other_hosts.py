@@ -64,13 +64,25 @@ def write_inventory(folder: Path) -> None:
     (folder / "hosts.yml").write_text(yaml.safe_dump(inventory))
 
 
-def test_a_cluster_of_hosts_that_are_not_on_ec2_runs_a_job(
-    operator: Controller, lab: Path, lines: Path, expected: Result
-) -> None:
-    their = Controller(operator.bed, operator.home, operator.cache, name="lab")
+def lab_operator(operator: Controller, home: Path) -> Controller:
+    """Who has the lab's inventory, and nothing of AWS at hand."""
+    their = Controller(operator.bed, home, operator.cache, name="lab")
     their.commands = operator.commands
-    # Nothing of AWS is at hand.
     their.changes = {name: "" for name in their.environment() if name.startswith("AWS_")}
+    return their
+
+
+@pytest.fixture(scope="module")
+def their(operator: Controller, lab: Path) -> Controller:
+    """The operator of the lab."""
+    return lab_operator(operator, operator.home)
+
+
+def test_a_cluster_of_hosts_that_are_not_on_ec2_runs_a_job(
+    their: Controller, lab: Path, lines: Path, expected: Result
+) -> None:
+    their.play("cluster.yml", "--check", "-i", str(lab / "hosts.yml"))
+    assert not their.directory.exists()
 
     played = their.play("cluster.yml", "-i", str(lab / "hosts.yml"))
 
@@ -81,5 +93,46 @@ def test_a_cluster_of_hosts_that_are_not_on_ec2_runs_a_job(
     command = ["zmqmr-run", str(JOB), "--cluster", "lab", "--no-conf", str(lines)]
     done = their.run(*command)
     same(Result(done.returncode, done.stdout.encode(), done.stderr), expected)
-    two = operator.bed.host(ADDRESSES["two"])
+    two = their.bed.host(ADDRESSES["two"])
     assert two.enter("stat", "--format=%U %a", "/srv/zmqmr") == "zmqmr 700"
+
+
+def state(their: Controller) -> dict[str, str]:
+    """What an installation would change on the hosts: keys, units, and the processes."""
+    files = ["sh", "-c", "sha256sum /etc/zmqmr/* /etc/zmqmr/keys/* /etc/systemd/system/zmqmr* 2>&1"]
+    shown = ["systemctl", "show", "--property=MainPID", "zmqmr-coordinator", "zmqmr-worker"]
+    hosts = {name: their.bed.host(address) for name, address in ADDRESSES.items()}
+    return {name: host.enter(*files, check=False) + host.enter(*shown) for name, host in hosts.items()}
+
+
+def test_f48_somebody_elses_keys_do_not_take_a_cluster_over(
+    their: Controller, lab: Path, tmp_path: Path
+) -> None:
+    other = lab_operator(their, tmp_path)
+    before = state(their)
+
+    played = other.play("cluster.yml", "-i", str(lab / "hosts.yml"), check=False)
+
+    assert played.status != 0
+    (reason,) = [line for line in played.reason.splitlines() if str(other.directory) in line]
+    assert f"The keys in {other.directory} are not those that the coordinator of cluster lab has" in reason
+    assert reason.endswith("Copy that folder from there, or give the hosts your keys with -e take_over=true")
+    assert state(their) == before
+
+
+def test_f48_a_service_is_restarted_for_a_change_that_a_killed_run_has_made_and_a_later_one_taken_back(
+    their: Controller, lab: Path
+) -> None:
+    """The worker has restarted by itself in between: it runs with what is not there any more."""
+    two = their.bed.host(ADDRESSES["two"])
+    unit = "/etc/systemd/system/zmqmr-worker.service"
+    two.enter("sh", "-c", f"cp {unit} /srv/unit; echo '# changed' >> {unit}; systemctl restart zmqmr-worker; cp /srv/unit {unit}")
+    before = state(their)
+
+    their.play("cluster.yml", "-i", str(lab / "hosts.yml"))
+
+    after = state(their)
+    assert after["one"] == before["one"]
+    assert after["two"] != before["two"]
+    assert their.play("cluster.yml", "-i", str(lab / "hosts.yml")).changed == 0
+    assert state(their) == after
