@@ -1,11 +1,14 @@
 """The same plays on hosts that are not on EC2, from the inventory that the project shows."""
 
+import json
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
-from cluster.jobs import JOB, same
+from cluster.jobs import JOB, same, until
+from cluster.plays import output_until, play_role
 from differential.harness import Result
 from environment import ROOT
 from testbed.bed import Testbed
@@ -17,6 +20,7 @@ pytestmark = pytest.mark.timeout(900)
 
 ADDRESSES = {"one": "172.31.200.1", "two": "172.31.200.2"}
 FILES = ("id_ed25519", "known_hosts")
+ROTATION_TASKS = 55  # that a rotation has at least, there
 
 
 def boot(bed: Testbed, address: str, key: str) -> Host:
@@ -121,18 +125,42 @@ def test_f48_somebody_elses_keys_do_not_take_a_cluster_over(
 
 
 def test_f48_a_service_is_restarted_for_a_change_that_a_killed_run_has_made_and_a_later_one_taken_back(
-    their: Controller, lab: Path
+    their: Controller, lab: Path, tmp_path: Path
 ) -> None:
     """The worker has restarted by itself in between: it runs with what is not there any more."""
     two = their.bed.host(ADDRESSES["two"])
     unit = "/etc/systemd/system/zmqmr-worker.service"
-    two.enter("sh", "-c", f"cp {unit} /srv/unit; echo '# changed' >> {unit}; systemctl restart zmqmr-worker; cp /srv/unit {unit}")
+    change = f"cp {unit} /srv/unit; echo '# changed' >> {unit}; systemctl restart zmqmr-worker"
+    two.enter("sh", "-c", f"{change}; cp /srv/unit {unit}")
     before = state(their)
+    play = (their, tmp_path, "zmqmr_service", {"InstanceId": "two"}, "-i", str(lab / "hosts.yml"))
 
-    their.play("cluster.yml", "-i", str(lab / "hosts.yml"))
+    play_role(*play, zmqmr_service_name="worker")
 
     after = state(their)
-    assert after["one"] == before["one"]
     assert after["two"] != before["two"]
-    assert their.play("cluster.yml", "-i", str(lab / "hosts.yml")).changed == 0
+    assert play_role(*play, zmqmr_service_name="worker").changed == 0
     assert state(their) == after
+
+
+def test_t19_a_rotation_killed_anywhere_and_run_again_leaves_everybody_connected(
+    their: Controller, lab: Path
+) -> None:
+    task = random.SystemRandom().randrange(10, ROTATION_TASKS)
+    before = state(their)
+    process = their.start("playbooks/rotate_keys.yml", "-i", str(lab / "hosts.yml"))
+    output_until(process, task=task)
+    their.kill(process)
+
+    their.play("playbooks/rotate_keys.yml", "-i", str(lab / "hosts.yml"))
+
+    after = state(their)
+    assert all(before[name] != after[name] for name in ADDRESSES), f"killed at task {task}"
+    keys = ["--keys=/etc/zmqmr/keys", "--authorized-keys=/etc/zmqmr/authorized_keys"]
+    workers = ["zmqmr", "workers", "--json", *keys]
+    one = their.bed.host(ADDRESSES["one"])
+    until(
+        lambda: [each["state"] for each in json.loads(one.enter(*workers))] == ["ready"],
+        f"the worker is not there; killed at task {task}",
+    )
+    their.run("zmqmr", "jobs", "--cluster", "lab")

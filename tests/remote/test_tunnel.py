@@ -194,7 +194,10 @@ def test_a_coordinator_with_another_key_is_told_from_none_T19(steady, config):
     asking = {
         name: subprocess.Popen(
             [sys.executable, "-m", "zmqmr", "jobs", "--cluster", name],
-            env=environ(config), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            env=environ(config),
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
         )  # fmt: skip
         for name in ("down", "old")
     }
