@@ -29,7 +29,7 @@ def play_role(
 
 
 def output_until(process: "subprocess.Popen[str]", task: int = 0, line: str = "") -> str:
-    """What a playbook prints until it begins task number `task`, or a line that begins with `line`, or ends."""
+    """What a playbook prints until it begins task number `task`, or a line that starts so, or ends."""
     assert process.stdout is not None
     said = ""
     for text in process.stdout:

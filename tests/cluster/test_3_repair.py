@@ -64,7 +64,7 @@ def test_a_lost_worker_is_replaced_the_cluster_grows_to_four_and_hosts_that_fail
     assert running.goes_on
     after = ids(cluster)
     assert len(after) == 4 and set(before) - set(after) == {before[0]}
-    # The one that failed is named, with its phase and its last words; nobody waited for it, nor for the dead one.
+    # The one that failed is named, with phase and last words; nobody waited for it, nor for the dead one.
     assert played.status != 0
     dead, failed = before[1:]
     assert re.search(rf"The worker does not start on {failed}: .*2683", played.reason), played.output
@@ -170,8 +170,8 @@ def stranger(colleague: Controller) -> None:
     asking = ["timeout", "60", "zmqmr", "jobs", "--cluster", colleague.name]
     lost = colleague.run(*asking, check=False)
     assert lost.returncode == 3
-    reason = f"has another key than {colleague.directory}/coordinator.pub: somebody has exchanged the cluster's keys"
-    assert reason in lost.stderr.splitlines()[-1]
+    last = lost.stderr.splitlines()[-1]
+    assert f"has another key than {colleague.directory}/coordinator.pub: somebody has exchanged" in last
 
     played = colleague.play("playbooks/rotate_keys.yml", check=False)
     assert played.status != 0

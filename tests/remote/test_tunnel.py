@@ -198,7 +198,7 @@ def test_a_coordinator_with_another_key_is_told_from_none_T19(steady, config):
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-        )  # fmt: skip
+        )
         for name in ("down", "old")
     }
 
@@ -212,8 +212,8 @@ def test_a_coordinator_with_another_key_is_told_from_none_T19(steady, config):
     assert [process.returncode for process in asking.values()] == [3, 3], said
     assert said["down"] == "zmqmr: the coordinator of down does not answer; does it run there?"
     assert said["old"] == (
-        f"zmqmr: the coordinator of old has another key than {demo.parent}/old/coordinator.pub: somebody has exchanged"
-        " the cluster's keys (rotate_keys.yml); get its folder from them"
+        f"zmqmr: the coordinator of old has another key than {demo.parent}/old/coordinator.pub: somebody has"
+        " exchanged the cluster's keys (rotate_keys.yml); get its folder from them"
     )
 
 
