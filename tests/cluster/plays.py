@@ -29,13 +29,13 @@ def play_role(
 
 
 def output_until(process: "subprocess.Popen[str]", task: int = 0, line: str = "") -> str:
-    """What a playbook prints until it begins task number `task`, or a line that starts so, or ends."""
+    """What a playbook prints until it begins task number `task`, or a line with `line` in it, or ends."""
     assert process.stdout is not None
     said = ""
     for text in process.stdout:
         said += text
         task -= text.startswith("TASK [")
-        if (text.startswith("TASK [") and task == 0) or (line and text.startswith(line)):
+        if (text.startswith("TASK [") and task == 0) or (line and line in text):
             break
     return said
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster.jobs import Running, same, start_and_hold
+from cluster.jobs import Running, same, start_and_hold, until
 from cluster.plays import output_until, play_role, rest_of, shown
 from differential.harness import Result
 from testbed.controller import Controller
@@ -115,16 +115,22 @@ def test_a_host_without_drives_uses_a_directory_when_it_may_and_is_refused_when_
 def test_the_rerun_counts_the_living_and_workers_leave_in_order_when_there_are_too_many(
     cluster: Controller, running: Running
 ) -> None:
-    _, *living = ids(cluster)  # the first has died while it was played
-    # What they have begun they finish.
-    running.open(*(cluster.host(instance) for instance in cluster.instances("worker")[3:]))
+    dead, oldest, *new = ids(cluster)
+    process = cluster.start("cluster.yml", workers=2, boot_seconds=10)
+    said = output_until(process, line="Drain them]")
+    # What it has begun it finishes. The new ones are of one age: either may be the one that leaves.
+    until(lambda: "draining" in cluster.workers().values(), "nobody leaves")
+    leaving = [name for name, state in cluster.workers().items() if state == "draining"]
+    running.open(
+        *(cluster.host(each) for each in cluster.instances("worker") if each["InstanceId"] in leaving)
+    )
+    played = rest_of(process, said)
 
-    played = cluster.play("cluster.yml", workers=2, boot_seconds=10)
-
+    assert played.status == 0, played.output
     assert running.goes_on
-    assert ids(cluster) == living[:2]
-    assert "Drain them" in played.output
-    cluster.wait_for_workers(set(living[:2]))
+    left = ids(cluster)
+    assert len(left) == 2 and dead not in left and left[0] == oldest and left[1] in new
+    cluster.wait_for_workers(set(left))
 
 
 def test_t19_keys_are_rotated_while_a_job_runs_and_the_old_ones_refused(
