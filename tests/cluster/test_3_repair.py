@@ -120,10 +120,9 @@ def test_the_rerun_counts_the_living_and_workers_leave_in_order_when_there_are_t
     said = output_until(process, line="Drain them]")
     # What it has begun it finishes. The new ones are of one age: either may be the one that leaves.
     until(lambda: "draining" in cluster.workers().values(), "nobody leaves")
-    leaving = [name for name, state in cluster.workers().items() if state == "draining"]
-    running.open(
-        *(cluster.host(each) for each in cluster.instances("worker") if each["InstanceId"] in leaving)
-    )
+    (leaving,) = [name for name, state in cluster.workers().items() if state == "draining"]
+    found = {instance["InstanceId"]: instance for instance in cluster.instances("worker")}
+    running.open(cluster.host(found[leaving]))
     played = rest_of(process, said)
 
     assert played.status == 0, played.output
