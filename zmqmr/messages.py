@@ -483,9 +483,10 @@ class ListWorkers(Message, frozen=True):
 
 
 class Drain(Message, frozen=True):
-    """The worker gets no new attempts; answered with WorkerList."""
+    """The worker gets no new attempts, or, with `cancel`, takes work again; answered with WorkerList."""
 
     worker: Name
+    cancel: bool = False
 
 
 FromOperator = ListWorkers | Drain

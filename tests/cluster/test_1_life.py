@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from cluster.jobs import until
 from cluster.plays import output_until, play_role, shown
 from testbed.commands import run
 from testbed.controller import Controller
@@ -148,6 +149,34 @@ def test_t13_a_host_with_another_ssh_key_is_not_spoken_to(cluster: Controller) -
     assert done.returncode != 0
     assert done.stdout.count("Host key verification failed") + done.stdout.count("UNREACHABLE") >= 4
     assert "pong" not in done.stdout
+
+
+def test_a_worker_that_ssh_does_not_reach_is_kept_while_the_coordinator_hears_it_and_most_are_never_ended(
+    cluster: Controller,
+) -> None:
+    workers = cluster.instances("worker")
+    names = [each["InstanceId"] for each in workers]
+    services = [["ssh.socket", "ssh.service"]] + 2 * [["ssh.socket", "ssh.service", "zmqmr-worker.service"]]
+    for instance, units in zip(workers, services, strict=True):
+        cluster.host(instance).enter("systemctl", "stop", *units)
+    try:
+        until(lambda: set(cluster.workers()) == {names[0]}, "they are still heard")
+        played = cluster.play(
+            "cluster.yml",
+            "--limit=localhost,zmqmr_coordinator",
+            check=False,
+            boot_seconds=5,
+            silent_seconds=3,
+        )
+    finally:
+        for instance, units in zip(workers, services, strict=True):
+            cluster.host(instance).enter("systemctl", "start", units[0], *units[2:])
+
+    assert played.status != 0
+    assert f"ssh does not reach {names[0]}, and the coordinator hears them" in played.reason
+    assert f"2 of 3 workers of cluster demo say nothing: {names[1]}, {names[2]}." in played.reason
+    assert cluster.instances("worker") == workers
+    cluster.wait_for_workers(set(names))
 
 
 @pytest.mark.parametrize(("number", "filesystem"), [(0, "ext4"), (1, "xfs")])

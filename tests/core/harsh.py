@@ -23,7 +23,9 @@ from zmqmr.core.events import (
     JobSubmitted,
     Reported,
     Tick,
+    WorkerDrained,
     WorkerJoined,
+    WorkerKept,
 )
 from zmqmr.core.scheduler import Scheduler
 from zmqmr.core.state import TaskState
@@ -60,6 +62,7 @@ class Misfortune:
     worker_deaths: int = 2
     coordinator_deaths: int = 2
     cuts: int = 3
+    drains: int = 2  # which are cancelled
     torn_journals: bool = False  # a coordinator that dies may lose the end of its journal
     attempts_fail: bool = True  # and commits, and frames get lost
     within_budget: bool = True  # no more than a job survives
@@ -292,6 +295,13 @@ class HarshWorld(World):
             return  # two together would be a silence that loses the worker
         self._cut_until[agent.endpoint] = self.now + self.random.choice(CUT_SECONDS)
 
+    def _drain(self, name: str) -> None:
+        """An operator wants a worker to leave, and then not: said twice, for what is said may be lost."""
+        self._handle(WorkerDrained(name))
+        for _ in range(2):
+            self.later(self.random.uniform(0, 60), lambda: self._handle(WorkerKept(name)))
+        self.later(LONGEST / 2, lambda: self._handle(WorkerKept(name)))
+
     # --- a job -------------------------------------------------------------------------------
 
     def run(self, spec: JobSpec) -> JobEnded:
@@ -303,6 +313,7 @@ class HarshWorld(World):
         for what, times in (
             (lambda: self._misfortune(chosen(names)), self.misfortune.worker_deaths),
             (lambda: self._cut(chosen(names)), self.misfortune.cuts),
+            (lambda: self._drain(chosen(names)), self.misfortune.drains),
             (self._coordinator_dies, self.misfortune.coordinator_deaths),
         ):
             for _ in range(self.random.randint(0, times) if times < 3 else times):

@@ -5,7 +5,7 @@ from core.strategies import MAP_REDUCE, make_spec
 from core.test_scheduler import MAP, REDUCE, driver
 from msgspec.structs import replace
 
-from zmqmr.core.events import ClientAttached, JobSubmitted, WorkerDrained, WorkerLost
+from zmqmr.core.events import ClientAttached, JobSubmitted, WorkerDrained, WorkerKept, WorkerLost
 from zmqmr.core.scheduler import Scheduler
 from zmqmr.messages import JobEnded, JobUpdate, Launch
 
@@ -46,6 +46,18 @@ def test_a_job_waits_and_says_why_when_all_workers_are_draining() -> None:
     assert update.waiting == "all workers are being drained"
     drive.join("w0")  # it was started again: a new life
     assert drive.told(Launch, "w0")
+
+
+def test_a_worker_that_is_to_stay_after_all_takes_work_again() -> None:
+    drive = Driver()
+    drive.join("w0")
+    drive.handle(WorkerDrained("w0"))
+    drive.handle(JobSubmitted(CLIENT, make_spec(MAP_REDUCE)))
+    assert not drive.told(Launch)
+    drive.handle(WorkerKept("w0"))
+    assert drive.told(Launch, "w0")
+    drive.drain()
+    assert drive.ended["job"].state == "succeeded"
 
 
 def test_a_drained_worker_that_nobody_knows_changes_nothing() -> None:

@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from zmqmr.core.events import AttemptSlow, JobCancelled, JobSubmitted, WorkerLost
+from zmqmr.core.events import AttemptSlow, JobCancelled, JobSubmitted, WorkerDrained, WorkerKept, WorkerLost
 from zmqmr.core.scheduler import COMMIT_SECONDS
 from zmqmr.core.state import TaskState
 from zmqmr.messages import (
@@ -825,6 +825,10 @@ class Lives(RuleBasedStateMachine):
     def lose(self, worker: str) -> None:
         self.drive.handle(WorkerLost(worker))
 
+    @rule(worker=st.sampled_from(["w0", "w1", "w2"]), stays=st.booleans())
+    def drain(self, worker: str, stays: bool) -> None:
+        self.drive.handle(WorkerKept(worker) if stays else WorkerDrained(worker))
+
     @rule(workers=st.sets(st.sampled_from(["w0", "w1", "w2"])))
     def have_no_room_for_another_job(self, workers: set[str]) -> None:
         self.drive.full = workers
@@ -910,6 +914,8 @@ class Lives(RuleBasedStateMachine):
             assert snapshot(self.drive.scheduler) == before, "an old report changed something"
 
     def teardown(self) -> None:
+        for worker in list(self.drive.scheduler.workers):  # when all leave, jobs wait for one that stays
+            self.drive.handle(WorkerKept(worker))
         self.drive.drain()
         assert len(self.drive.ended) == self.jobs
         self.drive.replay()

@@ -191,6 +191,17 @@ def test_a_worker_that_is_drained_while_a_job_runs_leaves_without_a_loss(
     os.kill(ring.cluster.services["w1"].pid(), signal.SIGTERM)
     assert ring.cluster.await_ended("w1") == 0
     await_gone(ring, "w1")
+    there = ring.cluster.command("workers", "w0", "w1", "--wait", "1")
+    assert there.returncode == 1 and "not there and ready: w1\n" in there.stderr
     ended = job.assert_same_as(expected, ring.cluster)
     assert ended["failures"] == []
     assert len(ring.executions()) == len(set(ring.executions()))
+
+
+def test_a_worker_whose_drain_is_cancelled_takes_work_again(ring: Ring, expected: Result) -> None:
+    everyone = ("w0", "w1", "w2")
+    assert ring.cluster.command("drain", *everyone).returncode == 0
+    assert ring.cluster.command("workers", "w2").returncode == 1, "it is to leave"
+    assert ring.cluster.command("drain", "--cancel", *everyone).returncode == 0
+    assert ring.cluster.command("workers", *everyone, "--wait", "10").returncode == 0
+    assert ring.submit().assert_same_as(expected, ring.cluster)["failures"] == []

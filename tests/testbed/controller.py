@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from testbed.bed import AWS_SECRET, REGION, Testbed
-from testbed.commands import CommandFailed
+from testbed.commands import CommandFailed, run
 from testbed.hosts import Host
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -38,6 +39,13 @@ class Played:
     def reason(self) -> str:
         """The messages of the tasks, failures among them, a line for each."""
         return "\n".join(json.loads(text) for text in _MESSAGE.findall(self.output))
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes that a process has started, and those that they have."""
+    pairs = [line.split() for line in run("ps", "-e", "-o", "pid=,ppid=").splitlines()]
+    children = [int(child) for child, parent in pairs if int(parent) == pid]
+    return children + [each for child in children for each in descendants(child)]
 
 
 class Controller:
@@ -110,8 +118,12 @@ class Controller:
 
     @staticmethod
     def kill(process: "subprocess.Popen[str]") -> None:
-        """kill -9 of a playbook and all that it started."""
+        """kill -9 of a playbook and all that it started, what has left its process group too."""
+        started = descendants(process.pid)
         os.killpg(process.pid, signal.SIGKILL)
+        for pid in started:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         process.communicate()
 
     def secrets(self) -> set[str]:

@@ -25,6 +25,7 @@ _KINDS: dict[str, type] = {
         events.WorkerJoined,
         events.WorkerLost,
         events.WorkerDrained,
+        events.WorkerKept,
         events.JobsRemembered,
         events.Reported,
         events.JobSubmitted,

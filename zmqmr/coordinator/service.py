@@ -28,6 +28,7 @@ from zmqmr.core.events import (
     Tick,
     WorkerDrained,
     WorkerJoined,
+    WorkerKept,
     WorkerLost,
 )
 from zmqmr.core.scheduler import Scheduler
@@ -352,7 +353,8 @@ class Coordinator:
             if message.worker not in self._scheduler.workers:
                 self._send(peer, Refused(f"there is no worker {message.worker}; see: zmqmr workers"))
                 return
-            self._handle(WorkerDrained(message.worker))
+            kept = WorkerKept(message.worker)
+            self._handle(kept if message.cancel else WorkerDrained(message.worker))
         now = self._now()
         workers = tuple(
             WorkerInfo(

@@ -48,6 +48,13 @@ class WorkerDrained:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerKept:
+    """A worker that was to leave is to stay: it takes work as before."""
+
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
 class JobsRemembered:
     """What the events that a shortened journal no longer has said about ended jobs, the oldest first."""
 
@@ -164,6 +171,7 @@ Event = (
     WorkerJoined
     | WorkerLost
     | WorkerDrained
+    | WorkerKept
     | JobsRemembered
     | Reported
     | JobSubmitted

@@ -27,6 +27,7 @@ from zmqmr.core.events import (
     WaitOver,
     WorkerDrained,
     WorkerJoined,
+    WorkerKept,
     WorkerLost,
     WorkersMissing,
 )
@@ -77,6 +78,7 @@ class Scheduler(Restart):
             WorkerJoined: self._worker_joined,
             WorkerLost: self._worker_lost_event,
             WorkerDrained: self._worker_drained,
+            WorkerKept: self._worker_kept,
             JobsRemembered: self._jobs_remembered,
             Reported: self._reported,
             JobSubmitted: self._job_submitted,
@@ -153,6 +155,17 @@ class Scheduler(Restart):
             worker.draining = True
             for job in self.jobs.values():
                 job.changed = True
+
+    def _worker_kept(self, event: WorkerKept) -> None:
+        worker = self.workers.get(event.worker)
+        if worker is not None and worker.draining:
+            worker.draining = False
+            for job in list(self.jobs.values()):
+                job.changed = True
+                if worker.name in job.opened and not job.settled and not job.awaited:
+                    self._settle(job)  # without it nobody could own what the job needs
+                    self._advance(job)
+            self._offer(worker)
 
     def needs(self, name: str) -> bool:
         """Whether a worker runs attempts or holds data that a job will read."""
