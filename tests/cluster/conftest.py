@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from cluster.jobs import MARK, start
-from cluster.mistakes import GOOD, MISTAKES
+from cluster.mistakes import GOOD, MISTAKES, REFUSAL, leave_foreign_names
 from differential.harness import Result, run_stock
 from environment import ROOT
 from testbed.bed import Testbed
@@ -92,6 +92,11 @@ def mistakes(newcomer: Controller) -> Iterator[list[Future[Played]]]:
         # There is nothing that the inventory could find, and it takes its time.
         return operator.play("cluster.yml", "-i", "localhost,", check=False, **{**GOOD, **variables})
 
+    with newcomer.bed.network.inside():
+        leave_foreign_names(newcomer.client("iam"), "foreign")
     quota = newcomer.bed.refusing("RunInstances", "VcpuLimitExceeded", "You have none.", where="zmqmr-quota")
-    with quota, ThreadPoolExecutor(3) as pool:
+    rights = newcomer.bed.refusing("RunInstances", "UnauthorizedOperation", REFUSAL, where="'rightless'")
+    refusal = "User is not authorized to perform: iam:CreateRole"
+    denied = newcomer.bed.refusing("CreateRole", "AccessDenied", refusal, where="zmqmr-denied")
+    with quota, rights, denied, ThreadPoolExecutor(3) as pool:
         yield [pool.submit(make, variables, environment) for variables, environment, _ in MISTAKES]

@@ -53,6 +53,7 @@ def test_what_ec2_lacks_is_waited_for_until_a_deadline_and_named(operator: Contr
     assert re.search(
         r"the 3 worker of type c6id\.large: EC2 has no more of this type in us-east-1\w now", reason
     )
+    assert "1 coordinator and 0 workers are running and cost money: run cluster.yml again, or" in reason
     assert refusals() > 1
     assert roles(operator) == {"coordinator": 1, "worker": 0}
 
@@ -105,7 +106,7 @@ def test_instances_are_launched_as_promised(cluster: Controller) -> None:
     for instance in cluster.instances():
         metadata = instance["MetadataOptions"]
         assert (metadata["HttpTokens"], metadata["HttpPutResponseHopLimit"]) == ("required", 1)  # T10
-        assert instance["IamInstanceProfile"]["Arn"].endswith("zmqmr-demo")
+        assert instance["IamInstanceProfile"]["Arn"].endswith("/zmqmr-demo-us-east-1")
     roots = [volume for volume in volumes if volume["Attachments"]]
     assert roots and all(volume["Encrypted"] and volume["VolumeType"] == "gp3" for volume in roots)  # T21
     (group,) = groups["SecurityGroups"]

@@ -213,3 +213,41 @@ def test_the_job_that_ran_meanwhile_gives_the_same_bytes(
 
     same(ours, expected)
     assert ours.stdout == undisturbed.stdout
+
+
+def test_stopped_instances_are_started_again_and_one_without_a_known_host_key_stops_no_other(
+    cluster: Controller,
+) -> None:
+    before = cluster.instances()
+    (coordinator,) = cluster.instances("coordinator")
+    worker, other = cluster.instances("worker")[:2]
+    hosts = [cluster.host(instance) for instance in (coordinator, worker)]
+    hosts[1].enter("touch", "/mnt/ephemeral0/zmqmr/mark")
+    with cluster.bed.network.inside():
+        ec2 = cluster.client("ec2")
+        ec2.stop_instances(InstanceIds=[coordinator["InstanceId"], worker["InstanceId"]])
+    until(lambda: not any(host.alive for host in hosts), "they are not off")
+    known = cluster.directory / "known_hosts"
+    lines = known.read_text().splitlines(keepends=True)
+    known.write_text("".join(line for line in lines if not line.startswith(other["InstanceId"])))
+
+    code = "UnauthorizedOperation"
+    with cluster.bed.refusing("GetConsoleOutput", code, "You may not.", where=other["InstanceId"]):
+        played = cluster.play("cluster.yml", ssh_from="172.31.0.0/17", check=False)
+
+    assert played.status != 0
+    reason = f"its console cannot be read: {code}: You may not."
+    assert f"Nobody can reach safely {other['InstanceId']}: {reason}" in played.reason, played.output
+    assert [each["InstanceId"] for each in cluster.instances()] == [each["InstanceId"] for each in before]
+    assert {each["State"]["Name"] for each in cluster.instances()} == {"running"}
+    cluster.wait_for_workers(set(ids(cluster)))
+    assert "mark" not in cluster.host(worker).enter("ls", "/mnt/ephemeral0/zmqmr").split(), "the same drives"
+
+
+def test_ssh_is_open_from_where_it_was_said_last(cluster: Controller) -> None:
+    with cluster.bed.network.inside():
+        wanted = [{"Name": "group-name", "Values": ["zmqmr-demo"]}]
+        (group,) = cluster.client("ec2").describe_security_groups(Filters=wanted)["SecurityGroups"]
+
+    networks = [network["CidrIp"] for rule in group["IpPermissions"] for network in rule["IpRanges"]]
+    assert networks == ["172.31.0.0/17"]

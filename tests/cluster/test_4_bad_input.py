@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from cluster.mistakes import GOOD, MISTAKES
 from cluster.plays import play_role
+from testbed.commands import run
 from testbed.controller import Controller, Played
 
 pytestmark = pytest.mark.timeout(600)
@@ -50,11 +51,31 @@ def interrupted_rotation(operator: Controller) -> Iterator[None]:
     (operator.directory / "new-keys").rmdir()
 
 
+@contextmanager
+def old_folder(operator: Controller) -> Iterator[None]:
+    """The ssh key of a cluster of this name that was there before."""
+    kept = operator.directory.with_name("kept")
+    kept.mkdir(mode=0o700)
+    names = ("id_ed25519", "id_ed25519.pub")
+    for name in names:
+        (operator.directory / name).rename(kept / name)
+    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", operator.directory / names[0])
+    yield
+    for name in names:
+        (kept / name).replace(operator.directory / name)
+    kept.rmdir()
+
+
 @pytest.mark.parametrize(
     ("situation", "variables", "reason"),
     [
         (readable_key, {}, r"Others can read .*/client\.secret: chmod go= .*rotate_keys\.yml"),
         (no_key, {}, r"Cluster demo was started elsewhere: its ssh key is not in .*/zmqmr/clusters/demo"),
+        (
+            old_folder,
+            {},
+            r"has another ssh key than .*/demo: that folder is an old one\. Copy the current one",
+        ),
         (interrupted_rotation, {}, r"rotate_keys\.yml was interrupted for cluster demo: run it again first"),
     ],
 )
@@ -62,13 +83,20 @@ def test_a_cluster_is_left_alone_when_its_keys_are_in_doubt(
     cluster: Controller, situation: Callable[[Controller], AbstractContextManager[None]],
     variables: dict[str, object], reason: str,
 ) -> None:  # fmt: skip
-    before = cluster.instances()
+    before, keys = cluster.instances(), key_pairs(cluster)
     with situation(cluster):
         played = cluster.play("cluster.yml", check=False, ssh_from="172.31.0.0/16", **variables)
 
     assert played.status != 0
     assert re.search(reason, played.reason), played.output
-    assert cluster.instances() == before
+    assert (cluster.instances(), key_pairs(cluster)) == (before, keys)
+
+
+def key_pairs(operator: Controller) -> list[str]:
+    """The public keys that EC2 has."""
+    with operator.bed.network.inside():
+        pairs = operator.client("ec2").describe_key_pairs(IncludePublicKey=True)["KeyPairs"]
+    return [pair["PublicKey"] for pair in pairs]
 
 
 @pytest.mark.parametrize("playbook", ["cluster.yml", "playbooks/destroy.yml"])
@@ -104,6 +132,50 @@ def test_a_subnet_whose_hosts_could_not_be_reached_is_refused(
 
     assert played.status != 0
     assert f"{subnet} gives its hosts no public address: take a subnet that does" in played.reason
+
+
+def test_a_subnet_in_a_zone_without_the_instance_type_is_refused(newcomer: Controller) -> None:
+    with newcomer.bed.network.inside():
+        zone = {"Name": "availability-zone", "Values": ["us-east-1a"]}
+        subnet = newcomer.client("ec2").describe_subnets(Filters=[zone])["Subnets"][0]["SubnetId"]
+    wanted = {**GOOD, "subnet_id": subnet, "worker_type": "p3dn.24xlarge"}
+
+    played = newcomer.play("cluster.yml", "-i", "localhost,", check=False, **wanted)
+
+    assert played.status != 0
+    reason = (
+        f"us-east-1a, where {subnet} is, does not offer m6i.large and p3dn.24xlarge; these zones do:"
+        " us-east-1c, us-east-1d: give a subnet in one of them with -e subnet_id=subnet-..."
+    )
+    assert reason in played.reason, played.output
+
+
+NO_CREDENTIALS = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
+NO_REGION = {"AWS_REGION": "us-east-9", "AWS_DEFAULT_REGION": "us-east-9"}
+
+
+@pytest.mark.parametrize(
+    ("playbook", "environment", "reason"),
+    [
+        ("cluster.yml", NO_CREDENTIALS, "EC2 does not answer as us-east-1: is that a region"),
+        ("cluster.yml", NO_REGION, "EC2 does not answer as us-east-9: is that a region"),
+        ("playbooks/drain.yml", NO_CREDENTIALS, "The inventory has no coordinator of cluster fresh: is that"),
+        ("playbooks/rotate_keys.yml", NO_REGION, "is it in AWS_REGION=us-east-9, and are there credentials?"),
+    ],
+)
+def test_an_inventory_that_cannot_be_read_is_said_in_one_line_and_nothing_is_done(
+    newcomer: Controller, playbook: str, environment: dict[str, str], reason: str
+) -> None:
+    operator = Controller(newcomer.bed, newcomer.home, newcomer.cache, name=newcomer.name)
+    operator.changes = environment
+
+    played = operator.play(playbook, check=False, worker="i-1", **GOOD)
+
+    assert played.status != 0
+    (line,) = {line for line in played.reason.splitlines() if line}
+    assert reason in line
+    assert "Traceback" not in played.output
+    assert not operator.directory.exists()
 
 
 def test_a_name_that_exists_in_another_vpc_is_refused(

@@ -8,6 +8,7 @@ import shutil
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -94,6 +95,36 @@ def test_f48_no_restart_is_left_to_a_handler_which_a_killed_run_would_not_reach(
         ), path
 
 
+WAITING = re.compile(r"amazon\.|ec2_|ansible\.builtin\.wait")  # modules that ask AWS or a host
+
+
+def unlimited(tasks: list[dict[str, Any]], folder: Path, limited: bool = False) -> Iterator[str]:
+    """The tasks that may wait, and neither have a limit nor are in what has one."""
+    for task in tasks:
+        held = limited or "timeout" in task
+        inner = [each for key in ("block", "rescue", "always") for each in task.get(key, [])]
+        yield from unlimited(inner, folder, held)
+        if name := task.get("ansible.builtin.import_tasks"):
+            yield from unlimited(yaml.safe_load((folder / name).read_text()), folder, held)
+        elif name := task.get("ansible.builtin.include_tasks"):
+            # Its own limit is for the inclusion alone.
+            yield from unlimited(yaml.safe_load((folder / name).read_text()), folder, limited)
+        elif not held and ("delegate_to" in task or any(WAITING.match(key) for key in task)):
+            yield str(task["name"])
+
+
+@pytest.mark.parametrize(
+    ("entry", "playbook"), [("main", "cluster.yml"), ("leave", "cluster.yml"), ("destroy", "destroy.yml")]
+)
+def test_nothing_that_asks_ec2_waits_without_a_limit_of_its_own(entry: str, playbook: str) -> None:
+    folder = ROOT / "roles/ec2_cluster/tasks"
+    plays = yaml.safe_load((ROOT / "playbooks" / playbook).read_text())
+    plays = [play for play in plays if f"'tasks_from': '{entry}'" in str(play)]
+    tasks = yaml.safe_load((folder / f"{entry}.yml").read_text())
+
+    assert list(unlimited(tasks, folder, limited=any("timeout" in play for play in plays))) == []
+
+
 def test_t13_host_keys_are_checked_everywhere() -> None:
     config = (ROOT / "ansible.cfg").read_text()
     text = "".join(
@@ -178,6 +209,36 @@ def test_hosts_reach_the_prefixes_that_were_named_and_no_others() -> None:
     assert listed == {(books, "in/*"), (books, "out/*"), (whole, "*")}
     writable = {resource for actions, resource in found if "s3:PutObject" in actions}
     assert writable == resources - {"arn:aws:s3:::books/in/*"}
+
+
+@pytest.mark.parametrize(
+    ("network", "fault"),
+    [
+        ("203.0.113.7/32", ""),
+        ("10.9.0.0/16", ""),
+        ("2001:DB8::/32", ""),
+        ("203.0.113.7", "give a network with its prefix length"),
+        ("10.0.0.0/255.255.0.0", "give a network with its prefix length"),
+        ("999.1.1.1/32", "that is no network"),
+        ("10.0.0.1/33", "that is no network"),
+        ("1.2.3.4:/32", "that is no network"),
+        ("fe80::%eth0/64", "EC2 knows no interfaces of yours"),
+        ("10.0.0.1/16", "it has bits beyond its prefix: say 10.0.0.0/16"),
+        ("0.0.0.0/1", "the whole world or a large part of it; give your own network, at most a /16, or"),
+        ("10.0.0.0/15", "or say -e i_accept_public_ssh=true"),
+        ("::/0", "at most a /32, or say -e i_accept_public_ssh=true"),
+        ("2000::/31", "at most a /32, or say -e i_accept_public_ssh=true"),
+    ],
+)
+def test_ssh_is_open_to_networks_that_are_somebodys_own(network: str, fault: str) -> None:
+    networks = module("roles/ec2_cluster/filter_plugins/ssh_networks.py")
+    found = networks.network_fault(network)
+
+    assert fault in found and bool(fault) == bool(found)
+    if "i_accept" in found:
+        assert networks.network_fault(network, may_be_wide=True) == ""
+    if not found:
+        assert networks.network(network) == network.lower()
 
 
 CONSOLE = """[   12.3] cloud-init[512]: -----BEGIN SSH HOST KEY KEYS-----

@@ -101,9 +101,11 @@ class Testbed:
     def refusing(self, action: str, code: str, message: str, where: str = "") -> Iterator[Callable[[], int]]:
         """Let the fake EC2 refuse an action, `RunInstances` say, with a code of EC2, when `where` is in
         the request. Gives a function that counts the refusals."""
-        path, log = self.folder / f"refuse-{action}", self.folder / f"refused-{action}"
+        path, log = (self.folder / f"{word}-{action}-{code}" for word in ("refuse", "refused"))
         log.write_text("")
-        path.write_text(f"{code}\n{where}\n{message}")
+        part = self.folder / "order.part"
+        part.write_text(f"{code}\n{where}\n{message}")
+        part.rename(path)
         try:
             yield lambda: len(log.read_text().splitlines())
         finally:

@@ -134,13 +134,13 @@ class Controller:
         key = (self.directory / "id_ed25519").read_text().splitlines()
         return found | set(key[1:-1])
 
-    def client(self, service: str) -> Any:
+    def client(self, service: str, region: str = REGION) -> Any:
         """A boto3 client; call it within `bed.network.inside()`."""
         import boto3
 
         url = self.bed.environment()["AWS_ENDPOINT_URL"]
         keys = {"aws_access_key_id": "test", "aws_secret_access_key": AWS_SECRET}
-        return boto3.client(service, region_name=REGION, endpoint_url=url, **keys)
+        return boto3.client(service, region_name=region, endpoint_url=url, **keys)
 
     def instances(self, role: str = "") -> list[dict[str, Any]]:
         """The cluster's instances that cost something, oldest first."""

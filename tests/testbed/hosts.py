@@ -61,6 +61,7 @@ class Host:
     address: str
     drives: list[Drive] = field(default_factory=list)
     read_only: list[str] = field(default_factory=list)
+    public: str = ""  # another address of it, by which the controller may reach it
 
     @classmethod
     def load(cls, folder: Path, network: Network) -> "Host":
@@ -102,7 +103,7 @@ class Host:
         self._authorize(authorized_key)
         self.drives = [self._new_drive(index) for index in range(drives)]
         self._save()
-        self.network.plug(self.number, self.address)
+        self.network.plug(self.number, self.address, self.public)
         self._boot()
 
     def kill(self) -> None:
@@ -136,7 +137,7 @@ class Host:
             self._save()
         if prepare is not None:
             prepare(self.drives[0])
-        self.network.plug(self.number, self.address)
+        self.network.plug(self.number, self.address, self.public)
         self._boot()
 
     def remove(self) -> None:
@@ -194,7 +195,8 @@ class Host:
             (self.folder / "ordered").touch()
 
     def _save(self) -> None:
-        state = {"number": self.number, "address": self.address, "read_only": self.read_only}
+        names = ("number", "address", "read_only", "public")
+        state = {name: getattr(self, name) for name in names}
         text = json.dumps({**state, "drives": [asdict(drive) for drive in self.drives]})
         part = self.folder / "state.part"
         part.write_text(text)

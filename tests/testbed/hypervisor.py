@@ -58,6 +58,7 @@ class Hypervisor:
     def _change(self, instance: Any, was: str, wanted: str) -> None:
         try:
             host = self._host(instance)
+            host.public = instance.public_ip or ""  # another one after each start, as on EC2
             if wanted == "up" and was == "gone":
                 drives = 0 if instance.instance_type.startswith(self._driveless) else 2
                 host.create(self._authorized_key(instance), drives)

@@ -11,7 +11,13 @@ ACCOUNT = "123456789012"
 CANONICAL = "099720109477"
 IMAGE = "ami-0noble24040000001"
 _PARAMETER = "/aws/service/canonical/ubuntu/server/24.04/stable/current/amd64/hvm/ebs-gp3/ami-id"
-_REFUSALS = {"RunInstances": "run_instances", "DescribeInstances": "describe_instances"}
+_REFUSALS = {
+    "DescribeInstances": "describe_instances",
+    "DescribeInstanceTypes": "describe_instance_types",
+    "RunInstances": "run_instances",
+}
+_REFUSALS_OF_CONSOLES = {"GetConsoleOutput": "get_console_output"}
+_REFUSALS_OF_IAM = {"CreateRole": "create_role"}
 
 
 def write_images(path: Path) -> None:
@@ -115,22 +121,33 @@ def _refuse_what_is_ordered(folder: Path) -> None:
     """Also notes what Ansible asks for, in the file `asked`: SERVICE:ACTION, a line each."""
     from moto.core.responses import BaseResponse
     from moto.ec2.exceptions import EC2ClientError
+    from moto.ec2.responses.general import General
     from moto.ec2.responses.instances import InstanceResponse
+    from moto.iam.exceptions import IAMException
+    from moto.iam.responses import IamResponse
 
-    def refusing(action: str, original: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def refusing(action: str, original: Callable[[Any], Any], error: type[Exception]) -> Callable[[Any], Any]:
         def respond(response: Any) -> Any:
-            order = folder / f"refuse-{action}"
-            code, where, message = (order.read_text() if order.exists() else "\n\n").split("\n", 2)
-            if code and where in str(response.querystring):
-                with open(folder / f"refused-{action}", "a") as log:
-                    log.write(f"{code}\n")
-                raise EC2ClientError(code, message)
+            asked = str(response.querystring)
+            for order in folder.glob(f"refuse-{action}-*"):
+                code, where, message = order.read_text().split("\n", 2)
+                # A dry run is about rights, not about what there is.
+                if where in asked and (code == "UnauthorizedOperation" or "DryRun" not in asked):
+                    with open(folder / order.name.replace("refuse", "refused", 1), "a") as log:
+                        log.write(f"{code}\n")
+                    raise error(code, message)
             return original(response)
 
         return respond
 
-    for action, method in _REFUSALS.items():
-        setattr(InstanceResponse, method, refusing(action, getattr(InstanceResponse, method)))
+    responses: list[tuple[Any, type[Exception], dict[str, str]]] = [
+        (InstanceResponse, EC2ClientError, _REFUSALS),
+        (General, EC2ClientError, _REFUSALS_OF_CONSOLES),
+        (IamResponse, IAMException, _REFUSALS_OF_IAM),
+    ]
+    for service, error, methods in responses:
+        for action, method in methods.items():
+            setattr(service, method, refusing(action, getattr(service, method), error))
     call = BaseResponse.call_action
 
     def call_action(response: Any) -> Any:

@@ -66,8 +66,9 @@ class Network:
         """The path of a host's network namespace."""
         return f"/run/netns/{self.prefix}-h{number}"
 
-    def plug(self, number: int, address: str) -> None:
-        """Give a host a fresh namespace with `eth0` on the bridge."""
+    def plug(self, number: int, address: str, public: str = "") -> None:
+        """Give a host a fresh namespace with `eth0` on the bridge; the controller reaches a `public` address
+        too, and nobody outside does."""
         self.unplug(number)
         namespace, port = f"{self.prefix}-h{number}", _port(number)
         run("ip", "netns", "add", namespace)
@@ -80,6 +81,9 @@ class Network:
         self._ip(namespace, "addr", "add", f"{address}/{_PREFIX_LENGTH}", "dev", "eth0")
         self._ip(namespace, "link", "set", "eth0", "up")
         self._ip(namespace, "route", "add", "default", "via", CONTROLLER)
+        if public:
+            self._ip(namespace, "addr", "add", f"{public}/32", "dev", "eth0")
+            self._ip(self.hub, "route", "replace", f"{public}/32", "dev", "br0")
 
     def cut(self, number: int) -> None:
         """Pull the cable: the peers see silence, and no FIN or RST."""

@@ -8,6 +8,8 @@ description:
   - Reads the host keys that cloud-init prints on an instance's console, through the EC2 API, so that the
     first ssh connection is checked like every other.
   - A key that was learned once for an instance is kept. Instances that are not named lose their lines.
+  - An instance whose console shows no key in time, or cannot be read, stops nothing. What the consoles of the
+    others show is written.
 options:
   path:
     description: The known_hosts file.
@@ -33,11 +35,18 @@ learned:
   returned: always
   type: list
   elements: str
+missing:
+  description: The instances whose consoles show no keys, each with its C(id), the C(reason), and what the
+    C(console) shows last.
+  returned: always
+  type: list
+  elements: dict
 """
 
 import os  # noqa: E402  Ansible wants the documentation first
 import re  # noqa: E402
 import time  # noqa: E402
+from concurrent.futures import ThreadPoolExecutor  # noqa: E402
 
 from ansible_collections.amazon.aws.plugins.module_utils.modules import AnsibleAWSModule  # noqa: E402
 
@@ -49,6 +58,14 @@ except ImportError:  # AnsibleAWSModule says so
 _KEYS = re.compile(r"-----BEGIN SSH HOST KEY KEYS-----(.*?)-----END SSH HOST KEY KEYS-----", re.DOTALL)
 _KEY = re.compile(r"^\s*(?:\[[^\]]*\]\s*)?((?:ssh-ed25519|ecdsa-sha2-\S+) [A-Za-z0-9+/=]+)", re.MULTILINE)
 _POLL_SECONDS = 3
+_AT_ONCE = 16
+_PATIENCE = {
+    "connect_timeout": 5,
+    "read_timeout": 20,
+    "retries": {"mode": "standard", "max_attempts": 3},
+    "max_pool_connections": _AT_ONCE,
+}
+_FOREVER = ("UnauthorizedOperation", "AuthFailure", "InvalidInstanceID.Malformed")  # no use to ask again
 
 
 def known_keys(text):
@@ -77,38 +94,54 @@ def known_hosts(instances, keys):
     return "".join(lines)
 
 
-def console_of(module, client, instance):
+def console_of(client, instance):
     """What is on an instance's console now; older types only show it some minutes after the boot."""
     for latest in ({"Latest": True}, {}):
         try:
             return client.get_console_output(InstanceId=instance, **latest).get("Output", "")
         except ClientError as error:
             if error.response["Error"]["Code"] != "UnsupportedOperation":
-                module.fail_json_aws(error, msg=f"cannot read the console of {instance}")
-        except BotoCoreError as error:
-            module.fail_json_aws(error, msg=f"cannot read the console of {instance}")
+                raise
     return ""
 
 
-def learn(module, client, wanted):
-    """instance -> keys for each of `wanted`; fails when a console does not show them in time."""
-    learned, last = {}, ""
-    deadline = time.monotonic() + module.params["timeout_seconds"]
-    while True:
-        for instance in [each for each in wanted if each not in learned]:
-            last = console_of(module, client, instance)
-            if keys := keys_on(last):
-                learned[instance] = keys
-        missing = [each for each in wanted if each not in learned]
-        if not missing:
-            return learned
-        if time.monotonic() > deadline:
-            module.fail_json(
-                msg=f"the console of {missing[0]} shows no ssh host key after"
-                f" {module.params['timeout_seconds']} s, so it cannot be reached safely; its last lines:"
-                f" {last[-500:] or 'none'}. Run cluster.yml again, or destroy.yml."
-            )
-        time.sleep(_POLL_SECONDS)
+def look(client, instance):
+    """An instance's keys; else the reason why there are none, what its console shows last, and whether it is
+    of use to look again."""
+    try:
+        console = console_of(client, instance)
+    except ClientError as error:
+        code, text = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
+        text = text.partition(" Encoded authorization")[0]
+        reason = f"its console cannot be read: {code}: {text}"
+        return {"keys": [], "reason": reason, "console": "", "again": code not in _FOREVER}
+    except BotoCoreError as error:
+        return {"keys": [], "reason": f"its console cannot be read: {error}", "console": "", "again": True}
+    reason = "its console shows no ssh host key"
+    return {"keys": keys_on(console), "reason": reason, "console": console, "again": True}
+
+
+def learn(client, wanted, timeout_seconds):
+    """instance -> what look() has of it, for each of `wanted`; when all show keys, or the time is over."""
+    seen, waiting = {}, list(wanted)
+    deadline = time.monotonic() + timeout_seconds
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        while waiting:
+            seen.update(zip(waiting, pool.map(lambda each: look(client, each), waiting), strict=True))
+            waiting = [each for each in waiting if not seen[each]["keys"] and seen[each]["again"]]
+            if time.monotonic() > deadline:
+                break
+            if waiting:
+                time.sleep(_POLL_SECONDS)
+    return seen
+
+
+def write(path, text):
+    """Replace the file at once, or not at all."""
+    part = path + ".part"
+    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+    os.replace(part, path)
 
 
 def main():
@@ -126,16 +159,25 @@ def main():
             before = file.read()
     keys = known_keys(before)
     wanted = [instance["id"] for instance in instances if instance["id"] not in keys]
-    learned = {} if module.check_mode or not wanted else learn(module, module.client("ec2"), wanted)
+    timeout_seconds = module.params["timeout_seconds"]
+    seen = {}
+    if wanted and not module.check_mode:
+        seen = learn(module.client("ec2", config=_PATIENCE), wanted, timeout_seconds)
+    learned = {name: each["keys"] for name, each in seen.items() if each["keys"]}
     keys.update(learned)
     after = known_hosts([each for each in instances if each["id"] in keys], keys)
     if after != before and not module.check_mode:
-        part = path + ".part"
-        with open(part, "w") as file:
-            file.write(after)
-        os.chmod(part, 0o600)
-        os.replace(part, path)
-    module.exit_json(changed=after != before, learned=sorted(learned))
+        write(path, after)
+    missing = [
+        {
+            "id": name,
+            "reason": each["reason"],
+            "console": " | ".join(each["console"].splitlines()[-5:])[-500:],
+        }
+        for name, each in sorted(seen.items())
+        if not each["keys"]
+    ]
+    module.exit_json(changed=after != before, learned=sorted(learned), missing=missing)
 
 
 if __name__ == "__main__":

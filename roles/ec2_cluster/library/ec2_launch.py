@@ -66,6 +66,8 @@ except ImportError:  # AnsibleAWSModule says so
 _MAY_PASS = ("InsufficientInstanceCapacity", "InsufficientHostCapacity", "IdempotentInstanceTerminated")
 _TOO_MANY = ("RequestLimitExceeded", "Throttling")  # EC2 has not looked at the request
 _POLL_SECONDS = 2
+# An answer that never comes is noticed; the token makes asking again harmless.
+_PATIENCE = {"connect_timeout": 5, "read_timeout": 60, "retries": {"mode": "standard", "max_attempts": 3}}
 
 
 def may_pass(code, message):
@@ -186,7 +188,7 @@ def main():
         "boot_seconds": {"type": "int", "default": 300},
     }
     module = AnsibleAWSModule(argument_spec=options, supports_check_mode=True)
-    client = module.client("ec2")
+    client = module.client("ec2", config=_PATIENCE)
     try:
         present = found(client, module.params["filters"])
     except (BotoCoreError, ClientError) as error:
