@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from cluster.jobs import until
-from cluster.plays import play_role, shown
+from cluster.plays import output_until, play_role, shown
 from testbed.commands import run
 from testbed.controller import Controller
 
@@ -32,13 +32,8 @@ def roles(operator: Controller) -> dict[str, int]:
 def play_until(operator: Controller, task: int = 0, line: str = "") -> None:
     """Kill the playbook when it begins task number `task`, or prints `line`."""
     process = operator.start("cluster.yml", **WANTED)
-    assert process.stdout is not None
-    for text in process.stdout:
-        task -= text.startswith("TASK [")
-        if (task == 0 and not line) or (line and text.startswith(line)):
-            operator.kill(process)
-            return
-    process.wait()
+    output_until(process, task, line)
+    operator.kill(process)
 
 
 def test_check_mode_on_nothing_changes_nothing(operator: Controller) -> None:

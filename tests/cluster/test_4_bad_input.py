@@ -213,19 +213,21 @@ def test_a_host_with_too_little_room_is_named(cluster: Controller, tmp_path: Pat
     assert re.search(reason, played.reason), played.output
 
 
-def test_a_host_with_an_old_python_is_named(cluster: Controller, tmp_path: Path) -> None:
+def test_f22_a_host_with_an_old_python_and_another_sort_is_named(cluster: Controller, tmp_path: Path) -> None:
     instance = cluster.instances("worker")[0]
     host = cluster.host(instance)
     pretend = "import platform; platform.python_version = lambda: '3.8.10'"
     host.enter("sh", "-c", f'mkdir -p /srv/old; echo "{pretend}" > /srv/old/sitecustomize.py')
+    sort = "printf '#!/bin/sh\necho sort from elsewhere\n' > /srv/old/sort; chmod 755 /srv/old/sort"
+    host.enter("sh", "-c", sort)
+    old = {"PYTHONPATH": "/srv/old", "PATH": "/srv/old:/usr/sbin:/usr/bin:/sbin:/bin"}
 
-    played = play_role(
-        cluster, tmp_path, "host_preflight", instance, check=False, environment={"PYTHONPATH": "/srv/old"}
-    )
+    played = play_role(cluster, tmp_path, "host_preflight", instance, check=False, environment=old)
 
     assert played.status != 0
     reason = f"{instance['InstanceId']}: its Python is 3.8.10; zmqmr needs 3.10 or later, as on Ubuntu 24.04"
     assert reason in played.reason, played.output
+    assert f"{instance['InstanceId']}: it has no GNU sort; install GNU coreutils" in played.reason
 
 
 def test_wheels_of_another_architecture_are_named_and_the_host_keeps_what_it_runs(

@@ -1,11 +1,14 @@
 """The same plays on hosts that are not on EC2, from the inventory that the project shows."""
 
+import json
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
-from cluster.jobs import JOB, same
+from cluster.jobs import JOB, same, until
+from cluster.plays import output_until, play_role
 from differential.harness import Result
 from environment import ROOT
 from testbed.bed import Testbed
@@ -17,6 +20,7 @@ pytestmark = pytest.mark.timeout(900)
 
 ADDRESSES = {"one": "172.31.200.1", "two": "172.31.200.2"}
 FILES = ("id_ed25519", "known_hosts")
+ROTATION_TASKS = 55  # that a rotation has at least, there
 
 
 def boot(bed: Testbed, address: str, key: str) -> Host:
@@ -40,22 +44,22 @@ def lab(operator: Controller, tmp_path_factory: pytest.TempPathFactory) -> Itera
             host.wait_for_ssh()
         known = "".join(f"{host.address} {host.host_key}\n" for host in hosts)
         (folder / "known_hosts").write_text(known)
-        write_inventory(folder)
+        write_inventory(folder, ADDRESSES)
         yield folder
     finally:
         for host in hosts:
             host.remove()
 
 
-def write_inventory(folder: Path) -> None:
+def write_inventory(folder: Path, addresses: dict[str, str]) -> None:
     """The project's example with the addresses of these hosts, and how this operator reaches them."""
     inventory = yaml.safe_load((ROOT / "inventory/hosts.example.yml").read_text())
     zmqmr = inventory["zmqmr"]
     for group in zmqmr["children"].values():
         group["hosts"] = {
-            name: {"ansible_host": ADDRESSES[name], "zmqmr_address": ADDRESSES[name]}
+            name: {"ansible_host": addresses[name], "zmqmr_address": addresses[name]}
             for name in group["hosts"]
-            if name in ADDRESSES
+            if name in addresses
         }
     zmqmr["vars"] |= {
         "ansible_ssh_private_key_file": str(folder / "id_ed25519"),
@@ -64,13 +68,25 @@ def write_inventory(folder: Path) -> None:
     (folder / "hosts.yml").write_text(yaml.safe_dump(inventory))
 
 
-def test_a_cluster_of_hosts_that_are_not_on_ec2_runs_a_job(
-    operator: Controller, lab: Path, lines: Path, expected: Result
-) -> None:
-    their = Controller(operator.bed, operator.home, operator.cache, name="lab")
+def lab_operator(operator: Controller, home: Path) -> Controller:
+    """Who has the lab's inventory, and nothing of AWS at hand."""
+    their = Controller(operator.bed, home, operator.cache, name="lab")
     their.commands = operator.commands
-    # Nothing of AWS is at hand.
     their.changes = {name: "" for name in their.environment() if name.startswith("AWS_")}
+    return their
+
+
+@pytest.fixture(scope="module")
+def their(operator: Controller, lab: Path) -> Controller:
+    """The operator of the lab."""
+    return lab_operator(operator, operator.home)
+
+
+def test_a_cluster_of_hosts_that_are_not_on_ec2_runs_a_job(
+    their: Controller, lab: Path, lines: Path, expected: Result
+) -> None:
+    their.play("cluster.yml", "--check", "-i", str(lab / "hosts.yml"))
+    assert not their.directory.exists()
 
     played = their.play("cluster.yml", "-i", str(lab / "hosts.yml"))
 
@@ -81,5 +97,73 @@ def test_a_cluster_of_hosts_that_are_not_on_ec2_runs_a_job(
     command = ["zmqmr-run", str(JOB), "--cluster", "lab", "--no-conf", str(lines)]
     done = their.run(*command)
     same(Result(done.returncode, done.stdout.encode(), done.stderr), expected)
-    two = operator.bed.host(ADDRESSES["two"])
+    two = their.bed.host(ADDRESSES["two"])
     assert two.enter("stat", "--format=%U %a", "/srv/zmqmr") == "zmqmr 700"
+
+
+def state(their: Controller) -> dict[str, str]:
+    """What an installation would change on the hosts: keys, units, and the processes."""
+    files = ["sh", "-c", "sha256sum /etc/zmqmr/* /etc/zmqmr/keys/* /etc/systemd/system/zmqmr* 2>&1"]
+    shown = ["systemctl", "show", "--property=MainPID", "zmqmr-coordinator", "zmqmr-worker"]
+    hosts = {name: their.bed.host(address) for name, address in ADDRESSES.items()}
+    return {name: host.enter(*files, check=False) + host.enter(*shown) for name, host in hosts.items()}
+
+
+def test_f48_somebody_elses_keys_do_not_take_a_cluster_over(
+    their: Controller, lab: Path, tmp_path: Path
+) -> None:
+    other = lab_operator(their, tmp_path)
+    before = state(their)
+
+    played = other.play("cluster.yml", "-i", str(lab / "hosts.yml"), check=False)
+
+    assert played.status != 0
+    (reason,) = [line for line in played.reason.splitlines() if str(other.directory) in line]
+    assert f"The keys in {other.directory} are not those that the coordinator of cluster lab has" in reason
+    assert reason.endswith("Copy that folder from there, or give the hosts your keys with -e take_over=true")
+    assert state(their) == before
+
+
+def test_f48_a_service_is_restarted_for_a_change_that_a_killed_run_has_made_and_a_later_one_taken_back(
+    their: Controller, lab: Path, tmp_path: Path
+) -> None:
+    """The worker has restarted by itself in between: it runs with what is not there any more."""
+    two = their.bed.host(ADDRESSES["two"])
+    unit = "/etc/systemd/system/zmqmr-worker.service"
+    change = f"cp {unit} /srv/unit; echo '# changed' >> {unit}; systemctl restart zmqmr-worker"
+    two.enter("sh", "-c", f"{change}; cp /srv/unit {unit}")
+    before = state(their)
+    play = (their, tmp_path, "zmqmr_service", {"InstanceId": "two"}, "-i", str(lab / "hosts.yml"))
+
+    play_role(*play, zmqmr_service_name="worker")
+
+    after = state(their)
+    assert after["two"] != before["two"]
+    assert play_role(*play, zmqmr_service_name="worker").changed == 0
+    assert state(their) == after
+
+
+def test_t19_a_rotation_killed_anywhere_and_run_again_leaves_all_that_live_connected(
+    their: Controller, lab: Path
+) -> None:
+    task = random.SystemRandom().randrange(10, ROTATION_TASKS)
+    before = state(their)
+    process = their.start("playbooks/rotate_keys.yml", "-i", str(lab / "hosts.yml"))
+    output_until(process, task=task)
+    their.kill(process)
+
+    write_inventory(lab, ADDRESSES | {"three": "172.31.200.3"})  # where nobody is
+    played = their.play("playbooks/rotate_keys.yml", "-i", str(lab / "hosts.yml"), check=False)
+
+    assert played.status != 0
+    assert "The keys are exchanged, but three could not be reached and does without" in played.reason
+    after = state(their)
+    assert all(before[name] != after[name] for name in ADDRESSES), f"killed at task {task}"
+    keys = ["--keys=/etc/zmqmr/keys", "--authorized-keys=/etc/zmqmr/authorized_keys"]
+    workers = ["zmqmr", "workers", "--json", *keys]
+    one = their.bed.host(ADDRESSES["one"])
+    until(
+        lambda: [each["state"] for each in json.loads(one.enter(*workers))] == ["ready"],
+        f"the worker is not there; killed at task {task}",
+    )
+    their.run("zmqmr", "jobs", "--cluster", "lab")

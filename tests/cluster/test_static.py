@@ -87,6 +87,14 @@ def test_host_roles_need_nothing_but_ansible_itself(role: str) -> None:
     assert "ansible.builtin.shell" not in text
 
 
+@pytest.mark.parametrize("folder", ["roles", "playbooks"])
+def test_f48_no_restart_is_left_to_a_handler_which_a_killed_run_would_not_reach(folder: str) -> None:
+    for path in (ROOT / folder).rglob("*.yml"):
+        assert path.parent.name != "handlers" and not re.search(
+            r"^ *(notify|handlers|listen):", path.read_text(), re.MULTILINE
+        ), path
+
+
 WAITING = re.compile(r"amazon\.|ec2_|ansible\.builtin\.wait")  # modules that ask AWS or a host
 
 

@@ -23,7 +23,11 @@ def copy(source, target):
 def accept(door, port):
     while True:
         near, _ = door.accept()
-        far = socket.create_connection(("127.0.0.1", port))
+        try:
+            far = socket.create_connection(("127.0.0.1", port))
+        except ConnectionRefusedError:
+            near.close()
+            continue
         for pair in ((near, far), (far, near)):
             threading.Thread(target=copy, args=pair, daemon=True).start()
 

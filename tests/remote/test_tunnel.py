@@ -3,14 +3,16 @@ tests of real hosts have a real sshd."""
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import zmq
 from differential.harness import Result, plain_environ, run, run_stock
-from remote.cluster import RemoteCluster, until
+from remote.cluster import RemoteCluster, free_ports, until
 
 
 @pytest.fixture
@@ -178,6 +180,40 @@ def test_an_unknown_host_is_refused_in_one_line_T13(steady, config, text):
     assert (
         "cannot reach the cluster demo by ssh at there.example: Host key verification failed."
         in result.stderr
+    )
+
+
+def test_a_coordinator_with_another_key_is_told_from_none_T19(steady, config):
+    """Both end the connection without a word; the user learns which of them it was."""
+    demo = config / "zmqmr" / "clusters" / "demo"
+    described = json.loads((demo / "cluster.json").read_text())
+    for name in ("down", "old"):
+        shutil.copytree(demo, demo.parent / name)
+    (demo.parent / "down" / "cluster.json").write_text(json.dumps(described | {"control_port": free_ports()}))
+    (demo.parent / "old" / "coordinator.pub").write_bytes(zmq.curve_keypair()[0] + b"\n")
+    asking = {
+        name: subprocess.Popen(
+            [sys.executable, "-m", "zmqmr", "jobs", "--cluster", name],
+            env=environ(config),
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name in ("down", "old")
+    }
+
+    shutil.copytree(steady.home / "keys", config / "keys")
+    shutil.copy(demo.parent / "old" / "coordinator.pub", config / "keys")
+    operator = steady.command("workers", "--coordinator", steady.name, "--keys", config / "keys")
+    said = {name: process.communicate(timeout=60)[1].splitlines()[-1] for name, process in asking.items()}
+
+    assert operator.rc == 3
+    assert "has another key than the coordinator.pub that is given" in operator.stderr
+    assert [process.returncode for process in asking.values()] == [3, 3], said
+    assert said["down"] == "zmqmr: the coordinator of down does not answer; does it run there?"
+    assert said["old"] == (
+        f"zmqmr: the coordinator of old has another key than {demo.parent}/old/coordinator.pub: somebody has"
+        " exchanged the cluster's keys (rotate_keys.yml); get its folder from them"
     )
 
 

@@ -5,6 +5,7 @@ import shutil
 import signal
 from pathlib import Path
 
+import zmq
 from differential.harness import Result
 from faults.nemesis import WORDS
 from netns.services import Cluster, key_directory
@@ -13,6 +14,7 @@ from threats.peers import PATIENCE_MILLISECONDS, answer, connected, refused_at_t
 
 from zmqmr.messages import Attach, JobUnknown, ListWorkers, Refused, ToClient, WorkerList, decode, encode
 from zmqmr.net.curve import load_keys
+from zmqmr.net.gate import Refusal
 
 
 def authorize(keys: Path, text: bytes) -> None:
@@ -48,6 +50,19 @@ def test_t19_a_revoked_worker_ends_and_is_not_let_in_again(cluster: Cluster, key
     assert "does not know our key" in cluster.services["w0"].said()
     assert cluster.await_ended("w1") == 3
     wait_until(lambda: answer(cluster, own, ListWorkers()) == WorkerList(()), cluster.story)
+
+
+def test_t19_whoever_has_the_old_key_of_the_coordinator_is_told_so(cluster: Cluster, keys: Path) -> None:
+    (keys / "coordinator.pub").write_bytes(zmq.curve_keypair()[0])
+    os.kill(cluster.services["w0"].pid(), signal.SIGTERM)
+    assert cluster.await_ended("w0") == 0
+    cluster.again("w0")
+    assert cluster.await_ended("w0") == 3
+    assert "has another key than the coordinator.pub that is given" in cluster.services["w0"].said()
+    with connected(cluster.endpoint, load_keys(str(keys), "client")) as socket:
+        refusal = Refusal(socket)
+        wait_until(refusal.is_for_its_key, cluster.story)
+        refusal.close()
 
 
 def test_t19_a_list_that_is_gone_authorizes_nobody_until_it_is_back(cluster: Cluster, keys: Path) -> None:

@@ -110,7 +110,11 @@ def ask(args: argparse.Namespace, message: object) -> "WorkerList":
             if reason := refusal.seen():
                 raise CoordinatorUnreachable(f"the coordinator at {args.coordinator} refuses us: {reason}")
         raise CoordinatorUnreachable(
-            f"the coordinator at {args.coordinator} does not answer; does it run there, and is this its port?"
+            f"the coordinator at {args.coordinator} has another key than the coordinator.pub that is given:"
+            " somebody has exchanged it; get the new one"
+            if refusal.is_for_its_key()
+            else f"the coordinator at {args.coordinator} does not answer; does it run there, and is this its"
+            " port?"
         )
     finally:
         refusal.close()

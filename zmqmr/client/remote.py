@@ -306,12 +306,20 @@ class RemoteCluster:
             log.warning("the connection to the cluster %s is lost; trying again", self.name)
         reason = self._check_tunnel()
         if now - self._lost_since > (PATIENCE_SECONDS if self.heard else FIRST_SECONDS):
-            how = f": {reason}" if reason else "; does it run there?"
-            again = f"; follow the job with: zmqmr attach {self.job} --cluster {self.name}"
-            raise CoordinatorUnreachable(
-                f"the coordinator of {self.name} does not answer{how}{again if self.heard else ''}"
-            )
+            raise self._unreachable(reason)
         raise _Silent(f"the connection to the cluster {self.name} is lost")
+
+    def _unreachable(self, reason: str) -> CoordinatorUnreachable:
+        """`reason`: why ssh has ended, or ""."""
+        again = f"; follow the job with: zmqmr attach {self.job} --cluster {self.name}" if self.heard else ""
+        if self._keys is not None and self._refusal is not None and self._refusal.is_for_its_key():
+            return CoordinatorUnreachable(
+                f"the coordinator of {self.name} has another key than {self._keys.directory}/coordinator.pub:"
+                " somebody has exchanged the cluster's keys (rotate_keys.yml); get its folder from them"
+                f"{again}"
+            )
+        how = f": {reason}" if reason else "; does it run there?"
+        return CoordinatorUnreachable(f"the coordinator of {self.name} does not answer{how}{again}")
 
     def _keep_tunnel(self) -> None:
         """Called while files move."""

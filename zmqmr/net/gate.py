@@ -19,6 +19,7 @@ import zmq
 
 from zmqmr.errors import UsageError
 from zmqmr.net.curve import Keys
+from zmqmr.net.greeting import has_keys
 
 SELF_TEST_SECONDS = 10.0
 SAY_SECONDS = 60.0  # between two complaints about too many peers
@@ -137,16 +138,26 @@ class Refusal:
     """Whether a client's connection is refused for its key: libzmq says nothing and ends it for good."""
 
     def __init__(self, socket: "zmq.Socket[bytes]"):
+        """`socket`: one that connects already."""
+        self._endpoint = bound(socket)
         self._watch = Watch(socket, FAILED)
+        self._broken_off = False
 
     def seen(self) -> str:
         """Why the peer refuses the connection; "" while it has not."""
         while event := self._watch.next():
+            self._broken_off |= event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
             if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
                 return "it does not know our key; add it to authorized_keys there"
             if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
                 return "it does not speak our protocol, or has keys and we have none, or the other way round"
         return ""
+
+    def is_for_its_key(self) -> bool:
+        """Whether somebody with another key than we expect is there; ask it of a connection that has been
+        silent for a while. Takes some seconds at the worst."""
+        self.seen()
+        return self._broken_off and has_keys(self._endpoint)
 
     def close(self) -> None:
         self._watch.close()
@@ -234,7 +245,7 @@ def _listens_at(socket: Socket, port: int) -> bool:
 
 
 def bound(socket: "zmq.Socket[bytes]") -> str:
-    """The endpoint that a socket is bound to, its port known."""
+    """The endpoint that a socket is bound or connected to, its port known."""
     endpoint = socket.get(zmq.LAST_ENDPOINT)
     assert isinstance(endpoint, bytes)
     return endpoint.rstrip(b"\0").decode()

@@ -201,8 +201,12 @@ class Agent:
             self._heartbeat_at = now + self.settings.heartbeat_seconds
             self.send(Heartbeat(self.epoch))
             if now - self._answered_at > self.settings.lease_seconds:
-                lease = counted(self.settings.lease_seconds, "second")
-                self._give_up(f"the coordinator at {self._coordinator} has not answered for {lease}")
+                self._give_up(f"the coordinator at {self._coordinator} {self._silence()}")
+
+    def _silence(self) -> str:
+        if self._refusal is not None and self._refusal.is_for_its_key():
+            return "has another key than the coordinator.pub that is given: put the new one in its place"
+        return f"has not answered for {counted(self.settings.lease_seconds, 'second')}"
 
     def _watch_connections(self) -> None:
         self._notifier.alive()
