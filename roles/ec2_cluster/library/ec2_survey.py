@@ -308,7 +308,7 @@ def look(ec2, iam, cluster, iam_name, names, subnet_id):
         ),
     }
     answered, refused = ask(questions)
-    return {**dict.fromkeys(questions, []), "types": {}, **answered}, refused
+    return {**{what: [] for what in questions}, "types": {}, **answered}, refused
 
 
 def look_further(ec2, ssm, answers, last_type, subnet_id, image_parameter):
