@@ -238,6 +238,7 @@ def test_stopped_instances_are_started_again_and_one_without_a_known_host_key_st
     assert played.status != 0
     reason = f"its console cannot be read: {code}: You may not."
     assert f"Nobody can reach safely {other['InstanceId']}: {reason}" in played.reason, played.output
+    assert f"[{other['InstanceId']}]" not in played.output, "nobody waits for it"
     assert [each["InstanceId"] for each in cluster.instances()] == [each["InstanceId"] for each in before]
     assert {each["State"]["Name"] for each in cluster.instances()} == {"running"}
     cluster.wait_for_workers(set(ids(cluster)))
