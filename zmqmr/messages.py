@@ -13,7 +13,8 @@ from zmqmr.errors import ProtocolError
 PROTOCOL = 1
 
 AttemptNumber = Annotated[int, Meta(ge=1, le=1_000_000)]
-Count = Annotated[int, Meta(ge=0)]
+# Up to 9 PB: what every offset, and a number in JSON, can be, with room to add thousands of them up.
+Count = Annotated[int, Meta(ge=0, le=2**53)]
 # Names become parts of paths: neither "." nor "..", and no newline, which `$` would let through at the end.
 Name = Annotated[str, Meta(pattern=r"\A(?!\.{1,2}\Z)[A-Za-z0-9._:-]{1,200}\Z")]
 Word = Annotated[str, Meta(pattern=r"\A[^\0]*\Z")]  # a path, or a word of a command: the system takes no NUL

@@ -7,16 +7,18 @@ import threading
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
+from remote.cluster import until
 
 from zmqmr.coordinator import store as store_module
 from zmqmr.coordinator.store import BlobStore
 from zmqmr.coordinator.store_server import StoreServer
 from zmqmr.errors import CoordinatorUnreachable, Corrupt, OutOfDisk, SpillError, UsageError
-from zmqmr.messages import encode
+from zmqmr.messages import Refused, decode, encode
 from zmqmr.net.blobs import StoreClient, store_client
 from zmqmr.net.sockets import context
-from zmqmr.store_messages import CHUNK_BYTES, Blob, Offer, Put
+from zmqmr.store_messages import CHUNK_BYTES, Blob, FromStore, Offer, Put
 
 JOB = "a.job.1"
 
@@ -289,3 +291,46 @@ class TestService:
 
         with pytest.raises(SpillError, match="refuses"):
             client.put(blob_of(b"x"), reader(b"x"))
+
+    @pytest.mark.parametrize("offset", [2**63, 2**64 - 1])
+    def test_an_offset_that_no_file_has_harms_nobody_T4(self, ring, offset):
+        data = b"abc"
+        ring.client().put(blob_of(data), reader(data))
+        socket = store_client(ring.context, ring.endpoint)
+        request = {"type": "Get", "sha256": blob_of(data).sha256, "offset": offset, "received": 0}
+        socket.send(msgspec.msgpack.encode(request))
+
+        assert isinstance(decode(socket.recv(), FromStore), Refused)
+        assert b"".join(ring.client().get(blob_of(data))) == data
+        socket.close()
+
+    def test_a_drive_that_fails_is_an_error_of_who_asked_and_not_the_end(self, ring, tmp_path):
+        (tmp_path / "store" / "partial").rmdir()
+
+        with pytest.raises(SpillError, match="cannot write"):
+            ring.client().put(blob_of(b"x"), reader(b"x"))
+        (tmp_path / "store" / "blobs").rmdir()
+        with pytest.raises(SpillError, match="its drive fails"):
+            ring.client().put(blob_of(b"x"), reader(b"x"))
+
+        for name in ("partial", "blobs"):
+            (tmp_path / "store" / name).mkdir()
+        ring.client().put(blob_of(b"x"), reader(b"x"))
+
+    def test_a_blob_that_is_damaged_on_the_drive_can_be_put_again_F20(self, ring, tmp_path):
+        data = bytes_like(3 * CHUNK_BYTES)
+        blob = blob_of(data)
+        client = ring.client()
+        client.put(blob, reader(data))
+        with (tmp_path / "store" / "blobs" / blob.sha256).open("r+b") as file:
+            file.write(b"?")
+        assert b"".join(client.get(blob)) != data
+
+        client.doubt(blob)
+
+        until(lambda: client.missing([blob]) == [blob], "the damaged blob is still offered")
+        assert list((tmp_path / "store" / "jobs" / JOB).iterdir()) == []
+        client.put(blob, reader(data))
+        client.doubt(blob)  # there is nothing wrong with this one
+        time.sleep(0.05)
+        assert b"".join(client.get(blob)) == data and client.missing([blob]) == []

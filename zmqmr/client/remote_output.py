@@ -74,10 +74,11 @@ def _fetch_file(store: StoreClient, file: StoredFile, places: Mapping[str, str])
 
 def _checked(store: StoreClient, file: StoredFile) -> Iterator[bytes]:
     """The bytes of a file; Corrupt at their end if they are not what was stored."""
-    digest = hashlib.sha256()
-    for data in store.get(Blob(file.sha256, file.size)):
+    digest, blob = hashlib.sha256(), Blob(file.sha256, file.size)
+    for data in store.get(blob):
         digest.update(data)
         yield data
     if digest.hexdigest() != file.sha256:
+        store.doubt(blob)
         name = file.name.partition("/")[2]
-        raise Corrupt(f"the output file {name} arrived damaged; fetch it again, or run the job again", name)
+        raise Corrupt(f"the output file {name} arrived damaged; run the job again", name)
