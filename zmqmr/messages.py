@@ -13,8 +13,8 @@ from zmqmr.errors import ProtocolError
 PROTOCOL = 1
 
 AttemptNumber = Annotated[int, Meta(ge=1, le=1_000_000)]
-# Up to 9 PB: what every offset, and a number in JSON, can be, with room to add thousands of them up.
-Count = Annotated[int, Meta(ge=0, le=2**53)]
+Count = Annotated[int, Meta(ge=0, le=2**48)]  # an offset in a file, a number of records: up to 281 TB
+Sum = Annotated[int, Meta(ge=0, le=2**63 - 1)]  # of many of them
 # Names become parts of paths: neither "." nor "..", and no newline, which `$` would let through at the end.
 Name = Annotated[str, Meta(pattern=r"\A(?!\.{1,2}\Z)[A-Za-z0-9._:-]{1,200}\Z")]
 Word = Annotated[str, Meta(pattern=r"\A[^\0]*\Z")]  # a path, or a word of a command: the system takes no NUL
@@ -510,9 +510,9 @@ class StageProgress(Struct, frozen=True):
     tasks: Count
     done: Count
     running: Count
-    records: Count
-    bytes: Count
-    total_bytes: Count  # 0: not known
+    records: Sum
+    bytes: Sum
+    total_bytes: Sum  # 0: not known
     failures: Count
     status: str = ""  # the newest set_status
     reused: Count = 0  # tasks that an earlier run of the job had finished

@@ -13,12 +13,12 @@ from remote.cluster import until
 
 from zmqmr.coordinator import store as store_module
 from zmqmr.coordinator.store import BlobStore
-from zmqmr.coordinator.store_server import StoreServer
+from zmqmr.coordinator.store_server import TRANSFERS, StoreServer
 from zmqmr.errors import CoordinatorUnreachable, Corrupt, OutOfDisk, SpillError, UsageError
 from zmqmr.messages import Refused, decode, encode
 from zmqmr.net.blobs import StoreClient, store_client
 from zmqmr.net.sockets import context
-from zmqmr.store_messages import CHUNK_BYTES, Blob, FromStore, Offer, Put
+from zmqmr.store_messages import CHUNK_BYTES, Blob, FromStore, Offer, Put, Taken, Wait
 
 JOB = "a.job.1"
 
@@ -36,6 +36,12 @@ def put_whole(store: BlobStore, data: bytes, job: str = JOB) -> Blob:
     if store.offer(job, blob) < blob.size:
         assert store.put(job, blob.sha256, 0, data) == blob.size
     return blob
+
+
+def later(store: BlobStore) -> None:
+    """Nothing has come for a while."""
+    for partial in store._coming.values():
+        partial.touched -= store_module.IDLE_SECONDS + 1
 
 
 @pytest.fixture
@@ -121,6 +127,27 @@ class TestFiles:
         assert store.size(needed.sha256) == 6
         with pytest.raises(OutOfDisk, match="no room for 5 bytes"):
             store.offer(JOB, blob_of(b"12345"))
+
+    def test_what_could_not_make_enough_room_is_kept(self, tmp_path):
+        store = BlobStore(str(tmp_path / "store"), keep_seconds=100.0, max_bytes=10)
+        loose = put_whole(store, b"123456", job="old.job")
+        store.release("old.job")
+
+        with pytest.raises(OutOfDisk):
+            store.offer(JOB, Blob("0" * 64, 11))
+
+        assert store.size(loose.sha256) == 6
+
+    def test_a_blob_that_nobody_goes_on_with_gives_its_room_to_another_F19(self, tmp_path):
+        store = BlobStore(str(tmp_path / "store"), keep_seconds=100.0, max_bytes=10)
+        store.offer(JOB, Blob("0" * 64, 8))
+        with pytest.raises(OutOfDisk):
+            store.offer(JOB, blob_of(b"123456"))
+
+        later(store)
+        put_whole(store, b"123456")
+
+        assert store.put(JOB, "0" * 64, 0, b"x") is None
 
     def test_a_full_drive_is_refused_before_it_is_full(self, small_disk, monkeypatch):
         monkeypatch.setattr(store_module, "RESERVE_BYTES", 1024**2)
@@ -218,6 +245,21 @@ class TestService:
             client = ring.client()
             assert b"".join(client.get(blob)) == data
             client.close()
+
+    def test_clients_that_were_lost_while_they_pushed_keep_nobody_waiting_T5(self, ring):
+        socket = store_client(ring.context, ring.endpoint)
+        for number in range(TRANSFERS):
+            socket.send(encode(Offer(JOB, Blob(f"{number:064x}", 10))))
+            socket.recv()
+        late = Blob("f" * 64, 10)
+        socket.send(encode(Offer(JOB, late)))
+        assert isinstance(decode(socket.recv(), FromStore), Wait)
+
+        later(ring.server._store)
+        socket.send(encode(Offer(JOB, late)))
+
+        assert isinstance(decode(socket.recv(), FromStore), Taken)
+        socket.close()
 
     def test_a_push_goes_on_where_a_lost_client_ended(self, ring):
         data = bytes_like(6 * CHUNK_BYTES)

@@ -22,6 +22,7 @@ from zmqmr.store_messages import Blob
 
 RESERVE_BYTES = 64 * 1024**2  # of the drive left to the coordinator's journal
 PARTIAL_SECONDS = 600.0  # a partial blob that nobody goes on with is given up
+IDLE_SECONDS = 120.0  # ... or sooner, when another needs its place or its room
 LOOK_BYTES = 8 * 1024**2  # of a doubted blob at a time
 
 
@@ -113,8 +114,8 @@ class BlobStore:
             if size is not None:
                 self._link(job, sha256)
             return size
-        partial.touched = time.monotonic()
         if offset == partial.bytes:
+            partial.touched = time.monotonic()
             if offset + len(data) > partial.size:
                 self._give_up(sha256)
                 raise UsageError(f"the blob {sha256} is longer than its {partial.size} bytes")
@@ -163,19 +164,29 @@ class BlobStore:
         self._held += partial.size
         self._link(job, sha256)
 
+    def give_way(self, idle_seconds: float = IDLE_SECONDS) -> None:
+        """Give up the blobs on their way of which nothing has come for so long."""
+        oldest = time.monotonic() - idle_seconds
+        for sha256 in [sha for sha, partial in self._coming.items() if partial.touched < oldest]:
+            self._give_up(sha256)
+
     def _give_up(self, sha256: str) -> None:
         del self._coming[sha256]
         with suppress(OSError):
             os.unlink(self._partial_path(sha256))
 
     def _make_room(self, size: int) -> None:
-        """Let blobs of no job go, those first that were not used for longest."""
-        if self._fits(size):
+        """Let go what nobody goes on with, and blobs of no job, those first that were not used for longest.
+        None of these when that would not do."""
+        if not self._fits(size):
+            self.give_way()
+        loose = sorted(self._loose()) if not self._fits(size) else []
+        if self._fits(size - sum(held for _, _, held in loose)):
+            for _, path, held in loose:
+                if self._fits(size):
+                    break
+                self._remove_blob(path, held)
             return
-        for _, path, held in sorted(self._loose()):
-            self._remove_blob(path, held)
-            if self._fits(size):
-                return
         limit = (
             f"its limit is {self._max_bytes} (ZMQMR_STORE_BYTES)" if self._max_bytes else "its drive is full"
         )
@@ -225,11 +236,7 @@ class BlobStore:
 
     def sweep(self, running: Collection[str]) -> None:
         """Remove what has waited too long: blobs on their way, ended jobs' blobs, blobs of no job."""
-        now = time.monotonic()
-        for sha256 in [
-            sha for sha, partial in self._coming.items() if now - partial.touched > PARTIAL_SECONDS
-        ]:
-            self._give_up(sha256)
+        self.give_way(PARTIAL_SECONDS)
         oldest = time.time() - self._keep_seconds
         for entry in list(os.scandir(self._jobs)):
             if entry.name in running:

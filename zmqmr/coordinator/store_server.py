@@ -164,7 +164,9 @@ class StoreServer(threading.Thread):
     def _offer(self, peer: bytes, message: Offer) -> Taken | Wait | Denied:
         sha256 = message.blob.sha256
         if self._store.coming >= TRANSFERS and not self._store.is_coming(sha256):
-            return Wait(sha256)
+            self._store.give_way()
+            if self._store.coming >= TRANSFERS:
+                return Wait(sha256)
         return self._taken(sha256, lambda: self._store.offer(message.job, message.blob))
 
     def _put(self, peer: bytes, message: Put) -> Taken | Wait | Denied:
