@@ -238,14 +238,10 @@ def _fetch(cluster: "RemoteCluster", ended: "JobEnded", directory: str, record: 
 
 
 def _say_end(ended: "JobEnded") -> None:
-    from mrjob.logs.counters import _format_counters
-
-    from zmqmr.client.endings import log
+    from zmqmr.client.endings import log_counters
     from zmqmr.client.texts import one_line
 
-    for counters in ended.counters:
-        if counters:
-            log.info("\n%s\n", _format_counters(counters))
+    log_counters(ended.counters)
     reason = f": {one_line(ended.reason)}" if ended.reason else ""
     say(f"{ended.job} {ended.state}{reason}")
 
