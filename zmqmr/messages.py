@@ -19,7 +19,9 @@ Sum = Annotated[int, Meta(ge=0, le=2**63 - 1)]  # of many of them
 Name = Annotated[str, Meta(pattern=r"\A(?!\.{1,2}\Z)[A-Za-z0-9._:-]{1,200}\Z")]
 Word = Annotated[str, Meta(pattern=r"\A[^\0]*\Z")]  # a path, or a word of a command: the system takes no NUL
 Text = Annotated[str, Meta(max_length=256_000)]
+Short = Annotated[str, Meta(max_length=1000)]
 Version = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9._+-]{0,100}\Z")]
+StepNumber = Annotated[str, Meta(pattern=r"\A[0-9]{1,6}\Z")]  # from 0; the key of a map
 Counters = dict[str, dict[str, int]]  # group -> counter -> value
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 LARGEST_COUNTER = 2**63 - 1  # that a message can bear, as Hadoop's counters
@@ -149,11 +151,11 @@ class Register(Message, frozen=True):
 
     worker: Name
     epoch: int
-    host: str
+    host: Short
     pid: int
     slots: Annotated[int, Meta(ge=1, le=4096)]
-    shuffle: str  # endpoint where its agent takes frames
-    version: str
+    shuffle: Short  # endpoint where its agent takes frames
+    version: Version
     protocol: int = PROTOCOL
     mrjob: Version = ""  # empty: the same as the coordinator's
     python: Version = ""
@@ -178,7 +180,7 @@ class AttemptProgress(Message, frozen=True):
     epoch: int
     records: Count  # input records so far
     bytes: Count  # input bytes so far
-    status: str = ""
+    status: Short = ""
 
 
 class FrameCount(Struct, frozen=True, array_like=True):
@@ -205,7 +207,7 @@ class AttemptDone(Message, frozen=True):
     task: Name
     attempt: AttemptNumber
     epoch: int
-    counters: dict[str, Counters]  # by step number, as a string
+    counters: dict[StepNumber, Counters]
     frames: tuple[FrameCount, ...] = ()
     records: Count = 0
     bytes: Count = 0
