@@ -139,6 +139,14 @@ def test_what_a_worker_says_of_itself_is_short_T5(field: str, value: str) -> Non
         decode(encode(msgspec.structs.replace(message, **{field: value})), FromAgent)
 
 
+def test_an_offset_that_no_worker_could_be_told_is_none_T4() -> None:
+    """It would come back to a worker, in a Launch, as a record to leave out."""
+    for offset in (-1, 2**62):
+        report = AttemptFailed("job", "map-0-00000", 1, 1, Failure("why", offset=offset))
+        with pytest.raises(ProtocolError):
+            decode(encode(report), FromAgent)
+
+
 @pytest.mark.parametrize("step", ["x", "-1", "", "1" * 5000, "1\n"])
 def test_counters_are_of_a_step_T4(step: str) -> None:
     report = AttemptDone("job", "map-0-00000", 1, 1, {step: {"group": {"name": 1}}})

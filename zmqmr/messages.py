@@ -223,7 +223,7 @@ class Failure(Struct, frozen=True):
     reason: Text  # one line
     traceback: Text = ""
     path: str = ""
-    offset: int | None = None  # bytes
+    offset: Count | None = None  # bytes
     record: str = ""  # escaped and cut
     stderr: Text = ""  # its last lines
     fatal: bool = False  # another attempt would fail alike: do not retry
