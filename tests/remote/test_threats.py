@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from differential.harness import run, run_stock
 from remote.cluster import RemoteCluster, until
-from threats.peers import connected
+from threats.peers import PATIENCE_MILLISECONDS, connected
 
 from zmqmr.messages import Leave, Register, ToAgent, Welcome, decode, encode
 from zmqmr.net.curve import load_keys
@@ -132,14 +132,14 @@ def test_t18_no_counter_or_worker_can_steer_a_terminal_or_forge_a_line(
     words.write_text("\x1b]0;owned\x07\x1b[2J\u202e\n")
     worker = load_keys(str(steady.home / "keys"), "worker")
     host = "\x1b[2J\nann  there  ready"
-    register = Register("eve", 1, host, 1, 1, "tcp://127.0.0.1:1", "0\x1b[2J")
+    register = Register("eve", 1, host, 1, 1, "tcp://127.0.0.1:1", "0.1")
 
     followed = steady.run(job, words)
     detached = steady.run(job, "--detach", words).stdout.decode().strip()
     attached = steady.command("attach", detached)
     with connected(steady.name, worker, worker_identity("eve", 1)) as socket:
         socket.send(encode(register))
-        assert isinstance(decode(socket.recv(), ToAgent), Welcome)
+        assert socket.poll(PATIENCE_MILLISECONDS) and isinstance(decode(socket.recv(), ToAgent), Welcome)
         listed = steady.command("workers", "--coordinator", steady.name, "--keys", steady.home / "keys")
         socket.send(encode(Leave(1)))
         until(lambda: "eve" not in steady.workers(), "eve stays")
