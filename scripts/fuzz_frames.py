@@ -2,6 +2,7 @@
 
 import random
 import re
+import sys
 from collections.abc import Callable
 from functools import cache
 from typing import Any, get_args
@@ -40,6 +41,8 @@ NAMES = [
     "a:b",
     "0123456789abcdef" * 4,  # of a bundle
     "output/part-00000",
+    "0",  # a step
+    "7",
 ]
 NOT_NAMES = [".", "..", "job\n", "", "a/b", "/etc"]
 
@@ -109,7 +112,8 @@ class Mutator:
 
     def _text(self, info: inspect.StrType) -> str:
         if info.pattern is None:
-            return self.random.choice(TEXTS)
+            most = info.max_length or sys.maxsize
+            return self.random.choice([text for text in TEXTS if len(text) <= most])
         fitting = [text for text in (*NAMES, self.job) if re.search(info.pattern, text)]
         return self.random.choice(fitting)
 

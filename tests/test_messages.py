@@ -126,3 +126,29 @@ def test_a_value_out_of_bounds_is_an_error(change: dict[str, Any]) -> None:
 
 def test_a_message_of_another_conversation_is_an_error() -> None:
     assert message_or_error(encode(Submit(SPEC, "1.0")), FromAgent) is None
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("host", "x" * 1001), ("shuffle", "x" * 1001), ("version", "1\x1b[2J"), ("version", "1" * 101)],
+)
+def test_what_a_worker_says_of_itself_is_short_T5(field: str, value: str) -> None:
+    message = Register("w0", 1, "host", 1, 1, "tcp://127.0.0.1:1", "0.1")
+    assert decode(encode(message), FromAgent) == message
+    with pytest.raises(ProtocolError):
+        decode(encode(msgspec.structs.replace(message, **{field: value})), FromAgent)
+
+
+def test_an_offset_that_no_worker_could_be_told_is_none_T4() -> None:
+    """It would come back to a worker, in a Launch, as a record to leave out."""
+    for offset in (-1, 2**62):
+        report = AttemptFailed("job", "map-0-00000", 1, 1, Failure("why", offset=offset))
+        with pytest.raises(ProtocolError):
+            decode(encode(report), FromAgent)
+
+
+@pytest.mark.parametrize("step", ["x", "-1", "", "1" * 5000, "1\n"])
+def test_counters_are_of_a_step_T4(step: str) -> None:
+    report = AttemptDone("job", "map-0-00000", 1, 1, {step: {"group": {"name": 1}}})
+    with pytest.raises(ProtocolError):
+        decode(encode(report), FromAgent)

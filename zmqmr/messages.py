@@ -13,12 +13,15 @@ from zmqmr.errors import ProtocolError
 PROTOCOL = 1
 
 AttemptNumber = Annotated[int, Meta(ge=1, le=1_000_000)]
-Count = Annotated[int, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=0, le=2**48)]  # an offset in a file, a number of records: up to 281 TB
+Sum = Annotated[int, Meta(ge=0, le=2**63 - 1)]  # of many of them
 # Names become parts of paths: neither "." nor "..", and no newline, which `$` would let through at the end.
 Name = Annotated[str, Meta(pattern=r"\A(?!\.{1,2}\Z)[A-Za-z0-9._:-]{1,200}\Z")]
 Word = Annotated[str, Meta(pattern=r"\A[^\0]*\Z")]  # a path, or a word of a command: the system takes no NUL
 Text = Annotated[str, Meta(max_length=256_000)]
+Short = Annotated[str, Meta(max_length=1000)]
 Version = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9._+-]{0,100}\Z")]
+StepNumber = Annotated[str, Meta(pattern=r"\A[0-9]{1,6}\Z")]  # from 0; the key of a map
 Counters = dict[str, dict[str, int]]  # group -> counter -> value
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 LARGEST_COUNTER = 2**63 - 1  # that a message can bear, as Hadoop's counters
@@ -148,11 +151,11 @@ class Register(Message, frozen=True):
 
     worker: Name
     epoch: int
-    host: str
+    host: Short
     pid: int
     slots: Annotated[int, Meta(ge=1, le=4096)]
-    shuffle: str  # endpoint where its agent takes frames
-    version: str
+    shuffle: Short  # endpoint where its agent takes frames
+    version: Version
     protocol: int = PROTOCOL
     mrjob: Version = ""  # empty: the same as the coordinator's
     python: Version = ""
@@ -177,7 +180,7 @@ class AttemptProgress(Message, frozen=True):
     epoch: int
     records: Count  # input records so far
     bytes: Count  # input bytes so far
-    status: str = ""
+    status: Short = ""
 
 
 class FrameCount(Struct, frozen=True, array_like=True):
@@ -204,7 +207,7 @@ class AttemptDone(Message, frozen=True):
     task: Name
     attempt: AttemptNumber
     epoch: int
-    counters: dict[str, Counters]  # by step number, as a string
+    counters: dict[StepNumber, Counters]
     frames: tuple[FrameCount, ...] = ()
     records: Count = 0
     bytes: Count = 0
@@ -220,7 +223,7 @@ class Failure(Struct, frozen=True):
     reason: Text  # one line
     traceback: Text = ""
     path: str = ""
-    offset: int | None = None  # bytes
+    offset: Count | None = None  # bytes
     record: str = ""  # escaped and cut
     stderr: Text = ""  # its last lines
     fatal: bool = False  # another attempt would fail alike: do not retry
@@ -509,9 +512,9 @@ class StageProgress(Struct, frozen=True):
     tasks: Count
     done: Count
     running: Count
-    records: Count
-    bytes: Count
-    total_bytes: Count  # 0: not known
+    records: Sum
+    bytes: Sum
+    total_bytes: Sum  # 0: not known
     failures: Count
     status: str = ""  # the newest set_status
     reused: Count = 0  # tasks that an earlier run of the job had finished

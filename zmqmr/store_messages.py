@@ -70,7 +70,14 @@ class Release(Message, frozen=True):
     drop: Annotated[tuple[Sha256, ...], Meta(max_length=ASK_BLOBS)] = ()
 
 
-ToStore = Ask | Offer | Put | Get | Got | Release
+class Doubt(Message, frozen=True):
+    """What came as this blob is not what its name says: look at it, and drop it if so, that it can be put
+    again. Not answered."""
+
+    sha256: Sha256
+
+
+ToStore = Ask | Offer | Put | Get | Got | Release | Doubt
 
 
 class Holds(Message, frozen=True):

@@ -8,6 +8,7 @@ from core.strategies import make_spec
 
 from zmqmr.coordinator import service
 from zmqmr.coordinator.service import Coordinator
+from zmqmr.coordinator.store_server import StoreServer
 from zmqmr.core.events import JobCancelled, JobSubmitted, WorkerJoined
 from zmqmr.messages import Leave, encode
 from zmqmr.net.sockets import worker_identity
@@ -54,3 +55,24 @@ def test_a_worker_that_says_goodbye_is_gone_at_once(tmp_path: Path) -> None:
     only._receive(worker_identity("w0", 7), encode(Leave(7)), b"")
     assert "w0" not in only._scheduler.workers
     only._close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_coordinator_whose_store_has_ended_ends_so_that_it_is_started_again_F9(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: StoreServer) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(StoreServer, "_take", fail)
+    only = Coordinator(
+        endpoint=f"ipc://{tmp_path}/control",
+        settings=Settings(),
+        lifeline=None,
+        journal=str(tmp_path / "journal"),
+        note=lambda message: None,
+        store=f"ipc://{tmp_path}/store",
+        store_directory=str(tmp_path / "files"),
+    )
+    with pytest.raises(RuntimeError, match="store has ended"):
+        only.run()

@@ -7,16 +7,18 @@ import threading
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
+from remote.cluster import until
 
 from zmqmr.coordinator import store as store_module
 from zmqmr.coordinator.store import BlobStore
-from zmqmr.coordinator.store_server import StoreServer
+from zmqmr.coordinator.store_server import TRANSFERS, StoreServer
 from zmqmr.errors import CoordinatorUnreachable, Corrupt, OutOfDisk, SpillError, UsageError
-from zmqmr.messages import encode
+from zmqmr.messages import Refused, decode, encode
 from zmqmr.net.blobs import StoreClient, store_client
 from zmqmr.net.sockets import context
-from zmqmr.store_messages import CHUNK_BYTES, Blob, Offer, Put
+from zmqmr.store_messages import CHUNK_BYTES, Blob, FromStore, Offer, Put, Taken, Wait
 
 JOB = "a.job.1"
 
@@ -34,6 +36,12 @@ def put_whole(store: BlobStore, data: bytes, job: str = JOB) -> Blob:
     if store.offer(job, blob) < blob.size:
         assert store.put(job, blob.sha256, 0, data) == blob.size
     return blob
+
+
+def later(store: BlobStore) -> None:
+    """Nothing has come for a while."""
+    for partial in store._coming.values():
+        partial.touched -= store_module.IDLE_SECONDS + 1
 
 
 @pytest.fixture
@@ -119,6 +127,27 @@ class TestFiles:
         assert store.size(needed.sha256) == 6
         with pytest.raises(OutOfDisk, match="no room for 5 bytes"):
             store.offer(JOB, blob_of(b"12345"))
+
+    def test_what_could_not_make_enough_room_is_kept(self, tmp_path):
+        store = BlobStore(str(tmp_path / "store"), keep_seconds=100.0, max_bytes=10)
+        loose = put_whole(store, b"123456", job="old.job")
+        store.release("old.job")
+
+        with pytest.raises(OutOfDisk):
+            store.offer(JOB, Blob("0" * 64, 11))
+
+        assert store.size(loose.sha256) == 6
+
+    def test_a_blob_that_nobody_goes_on_with_gives_its_room_to_another_F19(self, tmp_path):
+        store = BlobStore(str(tmp_path / "store"), keep_seconds=100.0, max_bytes=10)
+        store.offer(JOB, Blob("0" * 64, 8))
+        with pytest.raises(OutOfDisk):
+            store.offer(JOB, blob_of(b"123456"))
+
+        later(store)
+        put_whole(store, b"123456")
+
+        assert store.put(JOB, "0" * 64, 0, b"x") is None
 
     def test_a_full_drive_is_refused_before_it_is_full(self, small_disk, monkeypatch):
         monkeypatch.setattr(store_module, "RESERVE_BYTES", 1024**2)
@@ -217,6 +246,21 @@ class TestService:
             assert b"".join(client.get(blob)) == data
             client.close()
 
+    def test_clients_that_were_lost_while_they_pushed_keep_nobody_waiting_T5(self, ring):
+        socket = store_client(ring.context, ring.endpoint)
+        for number in range(TRANSFERS):
+            socket.send(encode(Offer(JOB, Blob(f"{number:064x}", 10))))
+            socket.recv()
+        late = Blob("f" * 64, 10)
+        socket.send(encode(Offer(JOB, late)))
+        assert isinstance(decode(socket.recv(), FromStore), Wait)
+
+        later(ring.server._store)
+        socket.send(encode(Offer(JOB, late)))
+
+        assert isinstance(decode(socket.recv(), FromStore), Taken)
+        socket.close()
+
     def test_a_push_goes_on_where_a_lost_client_ended(self, ring):
         data = bytes_like(6 * CHUNK_BYTES)
         blob = blob_of(data)
@@ -289,3 +333,46 @@ class TestService:
 
         with pytest.raises(SpillError, match="refuses"):
             client.put(blob_of(b"x"), reader(b"x"))
+
+    @pytest.mark.parametrize("offset", [2**63, 2**64 - 1])
+    def test_an_offset_that_no_file_has_harms_nobody_T4(self, ring, offset):
+        data = b"abc"
+        ring.client().put(blob_of(data), reader(data))
+        socket = store_client(ring.context, ring.endpoint)
+        request = {"type": "Get", "sha256": blob_of(data).sha256, "offset": offset, "received": 0}
+        socket.send(msgspec.msgpack.encode(request))
+
+        assert isinstance(decode(socket.recv(), FromStore), Refused)
+        assert b"".join(ring.client().get(blob_of(data))) == data
+        socket.close()
+
+    def test_a_drive_that_fails_is_an_error_of_who_asked_and_not_the_end(self, ring, tmp_path):
+        (tmp_path / "store" / "partial").rmdir()
+
+        with pytest.raises(SpillError, match="cannot write"):
+            ring.client().put(blob_of(b"x"), reader(b"x"))
+        (tmp_path / "store" / "blobs").rmdir()
+        with pytest.raises(SpillError, match="its drive fails"):
+            ring.client().put(blob_of(b"x"), reader(b"x"))
+
+        for name in ("partial", "blobs"):
+            (tmp_path / "store" / name).mkdir()
+        ring.client().put(blob_of(b"x"), reader(b"x"))
+
+    def test_a_blob_that_is_damaged_on_the_drive_can_be_put_again_F20(self, ring, tmp_path):
+        data = bytes_like(3 * CHUNK_BYTES)
+        blob = blob_of(data)
+        client = ring.client()
+        client.put(blob, reader(data))
+        with (tmp_path / "store" / "blobs" / blob.sha256).open("r+b") as file:
+            file.write(b"?")
+        assert b"".join(client.get(blob)) != data
+
+        client.doubt(blob)
+
+        until(lambda: client.missing([blob]) == [blob], "the damaged blob is still offered")
+        assert list((tmp_path / "store" / "jobs" / JOB).iterdir()) == []
+        client.put(blob, reader(data))
+        client.doubt(blob)  # there is nothing wrong with this one
+        time.sleep(0.05)
+        assert b"".join(client.get(blob)) == data and client.missing([blob]) == []

@@ -11,7 +11,15 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from zmqmr.core.events import AttemptSlow, JobCancelled, JobSubmitted, WorkerDrained, WorkerKept, WorkerLost
+from zmqmr.core.events import (
+    AttemptSlow,
+    JobCancelled,
+    JobSubmitted,
+    Reported,
+    WorkerDrained,
+    WorkerKept,
+    WorkerLost,
+)
 from zmqmr.core.scheduler import COMMIT_SECONDS
 from zmqmr.core.state import TaskState
 from zmqmr.messages import (
@@ -91,6 +99,19 @@ def test_a_failure_that_would_repeat_fails_the_job_at_once() -> None:
     drive = driver(make_spec(), w0=1)
     drive.fail(drive.newest(MAP), "not gzip", fatal=True)
     assert drive.ended["job"].reason == f"{MAP} failed once: not gzip"
+
+
+def test_counters_of_a_step_that_the_job_does_not_have_fail_the_attempt_T4() -> None:
+    drive = driver(MAP_REDUCE_JOB, w0=1)
+    entry = drive.newest(MAP)
+    odd = msgspec.structs.replace(drive.done_message(entry), counters={"9": {"group": {"name": 1}}})
+
+    drive.handle(Reported(entry[0], odd))
+
+    again = drive.newest(MAP)
+    assert again[2].attempt == 2
+    drive.done(again)
+    assert drive.told(Commit)
 
 
 def test_maps_and_reduces_have_attempts_of_their_own() -> None:

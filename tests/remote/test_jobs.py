@@ -2,12 +2,16 @@
 
 import gzip
 import os
+import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from differential.harness import Result, run_stock
+from differential.harness import Result, run, run_stock
 from remote.cluster import RemoteCluster
+
+from zmqmr import __version__
+from zmqmr.messages import PROTOCOL
 
 
 def same(result: Result, stock: Result) -> None:
@@ -187,6 +191,31 @@ def test_another_mrjob_is_refused_before_anything_is_pushed_F50(steady, ours):
     *_, said = result.stderr.splitlines()
     assert "has mrjob 0.6.12, the coordinator on " in said and "has mrjob 0.7." in said
     assert "pushing" not in result.stderr and steady.stored() == []
+
+
+OF_ANOTHER_RELEASE = """
+import sys
+from msgspec.structs import replace
+from zmqmr.cli.main import main
+from zmqmr.client import remote
+
+ours = remote.greeting
+remote.greeting = lambda *words, **more: replace(ours(*words, **more), version="9.9", protocol=99)
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("command", ["jobs", "show LAST", "attach LAST", "kill LAST"])
+def test_a_command_of_another_release_is_refused_and_both_sides_are_named_F50(steady, command):
+    result = run(
+        [sys.executable, "-c", OF_ANOTHER_RELEASE, *command.split(), "--cluster", steady.name],
+        steady.environ(),
+    )
+
+    (said,) = result.stderr.splitlines()
+    assert result.rc == 3 and result.stdout == b""
+    for side in ("has zmqmr 9.9 (protocol 99)", f"has zmqmr {__version__} (protocol {PROTOCOL})"):
+        assert side in said
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The output of a job on a cluster goes to standard output as it arrives."""
 
+import hashlib
 import os
 import re
 import shutil
@@ -154,7 +155,8 @@ def test_a_client_that_is_killed_while_it_fetches_is_replaced_by_attach_F36(stea
 
 
 def test_a_part_that_is_damaged_in_the_store_fails_the_client_F20(steady, ours, tmp_path):
-    """It is said after the part was printed, and the output is not taken for fetched."""
+    """It is said after the part was printed, and the output is not taken for fetched. To run the job again,
+    as that says, helps."""
     numbers = ours / "numbers.txt"
     numbers.write_text("1\n")
     detached = steady.run("makes_blocks", "--detach", numbers)
@@ -173,4 +175,22 @@ def test_a_part_that_is_damaged_in_the_store_fails_the_client_F20(steady, ours, 
     assert attached.rc == 1
     assert "the output file part-00000 arrived damaged" in attached.stderr
     assert [path for path in steady.stored() if path.startswith(job)]
+    again = steady.run("makes_blocks", numbers)
+    assert set(again.lines) == set(lines_of(["1"])), again.stderr
     shutil.rmtree(blob.parent)
+
+
+def test_an_input_that_is_damaged_in_the_store_is_pushed_again_by_the_next_run_F20(steady, ours):
+    words, output = ours / "words.txt", ours / "out"
+    words.write_text("an input of its own\n")
+    assert steady.run("word_count", words).rc == 0
+    name = hashlib.sha256(words.read_bytes()).hexdigest()
+    with (steady.home / "coordinator" / "store" / "blobs" / name).open("r+b") as file:
+        file.write(b"!!")
+
+    failed = steady.run("word_count", words, output=output)
+    again = steady.run("word_count", words, output=output)
+
+    assert failed.rc == 1 and "run the job again" in failed.stderr.splitlines()[-1]
+    assert (again.rc, again.lines[b'"an"\t1']) == (0, 1), again.stderr
+    assert steady.stored() == []

@@ -1,8 +1,10 @@
 """What this machine remembers of jobs that it has run on a cluster."""
 
 import json
+import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -160,3 +162,76 @@ def test_a_cluster_that_cannot_be_asked_hides_nothing_that_is_known_here(site, w
     site.cluster.command("kill", known["job"], "--cluster", site.cluster.name)
     record.write_text(json.dumps(known))
     site.zmqmr("attach", known["job"])
+
+
+@pytest.fixture
+def bad(ours: Path) -> Path:
+    path = ours / "bad.txt"
+    path.write_text("fine\n" * 20 + "raise me\n")
+    return path
+
+
+SKIP = ("--skip-bad-records", "1")
+
+
+def left_out(folder: Path, said: str) -> list[str]:
+    """The records in the files that a message names."""
+    assert f"1 record left out, kept in {folder}" in said, said
+    files = [folder] if folder.is_file() else list(folder.iterdir())
+    return [line for path in files for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("how", ["followed", "detached"])
+def test_records_left_out_of_a_printed_output_are_kept_on_this_machine_F24(site, bad, how):
+    if how == "followed":
+        result = site.run("bad_records", *SKIP, bad)
+        job = site.newest()["job"]
+    else:
+        job = site.run("bad_records", *SKIP, "--detach", bad).stdout.decode().strip()
+        result = site.zmqmr("attach", job)
+
+    assert result.stdout == b'"fine"\t20\n', result.stderr
+    kept = site.folder / "state" / "zmqmr" / "repro" / f"{job}.skipped"
+    assert left_out(kept, result.stderr) == ["raise me"]
+    assert site.cluster.stored() == []
+
+
+def test_records_left_out_of_a_detached_job_are_said_by_who_fetches_the_output_F24(site, bad, ours):
+    job = site.run("bad_records", *SKIP, "--detach", "-o", ours / "out", bad).stdout.decode().strip()
+
+    attached = site.zmqmr("attach", job)
+
+    assert left_out(ours / "out" / "_skipped", attached.stderr) == ["raise me"]
+
+
+def test_who_attaches_on_another_machine_leaves_the_output_to_the_jobs_own_client_F37(site, ours, tmp_path):
+    """Its client is in the middle of the output when another machine takes a copy of all of it."""
+    numbers = ours / "numbers.txt"
+    numbers.write_text("".join(f"{number:04d}\n" for number in range(24)))
+    client = site.start("makes_blocks", "--jobconf", "mapreduce.job.maps=4", numbers)
+    assert client.stdout is not None
+    begin = os.read(client.stdout.fileno(), 1000)
+    job = site.newest()["job"]
+
+    there = Site(site.cluster, tmp_path / "there").zmqmr("attach", job, "--cluster", site.cluster.name)
+
+    rest, stderr = client.communicate(timeout=60)
+    assert client.returncode == 0, stderr.decode()
+    assert there.rc == 0 and there.stdout == begin + rest and len(there.stdout) == 24_024_000
+    assert site.cluster.stored() == []
+
+
+def test_standard_output_that_takes_no_more_is_named_and_the_output_kept(site, words):
+    job = site.run("word_count", "--detach", words).stdout.decode().strip()
+    command = [sys.executable, "-m", "zmqmr", "attach", job]
+    with open("/dev/full", "wb") as full:
+        attached = subprocess.run(
+            command, env=site.environ, stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE
+        )
+
+    said = attached.stderr.decode()
+    assert attached.returncode == 1 and "Traceback" not in said
+    assert said.splitlines()[-1] == (
+        "zmqmr: cannot write to standard output: No space left on device; the output is kept"
+    )
+    assert set(site.zmqmr("attach", job).lines) == COUNTED

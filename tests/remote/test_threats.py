@@ -6,6 +6,11 @@ from pathlib import Path
 import pytest
 from differential.harness import run, run_stock
 from remote.cluster import RemoteCluster, until
+from threats.peers import PATIENCE_MILLISECONDS, connected
+
+from zmqmr.messages import Leave, Register, ToAgent, Welcome, decode, encode
+from zmqmr.net.curve import load_keys
+from zmqmr.net.sockets import worker_identity
 
 HOSTILE = "a b'c\"d$(touch x1)`touch x2`;touch x3;\n-e"
 
@@ -109,6 +114,44 @@ def test_t17_no_name_or_argument_is_taken_for_a_command(
     assert sorted(os.listdir(folder)) == before
     assert not list(steady.home.rglob("x[1-7]"))
     assert b'"x' not in line  # nor in the task's own directory
+
+
+def test_t18_no_counter_or_worker_can_steer_a_terminal_or_forge_a_line(
+    steady: RemoteCluster, ours: Path
+) -> None:
+    job, words = ours / "counts.py", ours / "words.txt"
+    job.write_text(
+        "from mrjob.job import MRJob\n\n\n"
+        "class Job(MRJob):\n"
+        "    def mapper(self, _, line):\n"
+        "        self.increment_counter(line, line)\n"
+        "        yield 1, 1\n\n\n"
+        "if __name__ == '__main__':\n"
+        "    Job.run()\n"
+    )
+    words.write_text("\x1b]0;owned\x07\x1b[2J\u202e\n")
+    worker = load_keys(str(steady.home / "keys"), "worker")
+    host = "\x1b[2J\nann  there  ready"
+    register = Register("eve", 1, host, 1, 1, "tcp://127.0.0.1:1", "0.1")
+
+    followed = steady.run(job, words)
+    detached = steady.run(job, "--detach", words).stdout.decode().strip()
+    attached = steady.command("attach", detached)
+    with connected(steady.name, worker, worker_identity("eve", 1)) as socket:
+        socket.send(encode(register))
+        assert socket.poll(PATIENCE_MILLISECONDS) and isinstance(decode(socket.recv(), ToAgent), Welcome)
+        listed = steady.command("workers", "--coordinator", steady.name, "--keys", steady.home / "keys")
+        socket.send(encode(Leave(1)))
+        until(lambda: "eve" not in steady.workers(), "eve stays")
+
+    assert "owned" in followed.stderr and "owned" in attached.stderr
+    table = listed.stdout.decode()
+    assert "eve" in table
+    for said in (followed.stderr, attached.stderr, table):
+        assert not {"\x1b", "\x07", "\u202e"} & set(said)
+    assert [line for line in table.splitlines() if line.startswith("ann")] == [
+        line for line in table.splitlines() if line.startswith("ann") and "there" not in line
+    ]
 
 
 def test_t18_a_record_cannot_steer_a_terminal_or_forge_a_line_of_a_log(

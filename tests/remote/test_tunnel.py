@@ -7,12 +7,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 import zmq
 from differential.harness import Result, plain_environ, run, run_stock
 from remote.cluster import RemoteCluster, free_ports, until
+
+from zmqmr.client import tunnel
 
 
 @pytest.fixture
@@ -140,6 +143,13 @@ def test_ssh_that_is_killed_is_started_again_and_the_job_followed(steady, config
     assert result.rc == 0, result.stderr
     assert sum(result.lines.values()) == 4
     assert len(runs_of_ssh(config)) == 2
+
+
+@pytest.mark.parametrize("name", ["a%hb", "a${HOME}", "a:b", "a[b", "a\\b", "ä" * 20, "x" * 60])
+def test_a_directory_for_temporary_files_that_ssh_would_misread_is_not_used(tmp_path, monkeypatch, name):
+    for folder, used in ((f"/tmp/{name}", "/tmp"), ("/tmp/plain one", "/tmp/plain one")):
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        assert tunnel._short_directory() == used
 
 
 def test_ssh_ends_with_a_client_that_is_killed(steady, config, ours, tmp_path):

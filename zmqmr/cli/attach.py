@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from zmqmr.cli import remote
-from zmqmr.cli.texts import add_job_argument, moment, print_json, say
+from zmqmr.cli.texts import add_job_argument, moment, print_bytes, print_json, say
 from zmqmr.client.texts import printable
 from zmqmr.errors import EXIT_INTERRUPTED, EXIT_JOB_FAILED, EXIT_OK, EXIT_UNREACHABLE, UsageError
 from zmqmr.settings import Settings
@@ -112,8 +112,7 @@ def _print_output(record: "Record", records: "Records") -> None:
         say("its output was printed before" if record.fetched else "its client printed its output")
         return
     for block in outputs.stream(outputs.parts(directory)):
-        sys.stdout.buffer.write(block)
-    sys.stdout.flush()
+        print_bytes(block)
     if directory == kept:
         places.remove(record.data)
         record.fetched = True

@@ -4,10 +4,11 @@ import argparse
 import logging
 import os
 import sys
+import tempfile
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
-from zmqmr.cli.texts import print_json, print_progress, print_table, say
+from zmqmr.cli.texts import print_bytes, print_json, print_progress, print_table, say
 from zmqmr.errors import (
     EXIT_INTERRUPTED,
     EXIT_JOB_FAILED,
@@ -181,10 +182,9 @@ def _write_end(record: "Record", ended: "JobEnded") -> bool:
 def _take_output(
     args: argparse.Namespace, cluster: "RemoteCluster", ended: "JobEnded", record: "Record | None"
 ) -> None:
-    """Print the output, or put it where the job or --output-dir says; the cluster's copy goes when that is
-    done."""
+    """Print the output, or put it where the job or --output-dir says. The cluster's copy goes when that is
+    done, unless the job is another machine's, whose client may be fetching it."""
     from zmqmr.client.records import Records
-    from zmqmr.client.remote_output import stream
     from zmqmr.net.blobs import BlobLost
 
     directory = args.output_dir or (record.output_dir if record is not None else "")
@@ -192,21 +192,34 @@ def _take_output(
         if directory:
             _fetch(cluster, ended, directory, record)
         else:
-            for block in stream(cluster, ended.files):
-                sys.stdout.buffer.write(block)
-            sys.stdout.flush()
+            _print(cluster, ended)
     except BlobLost as error:
         reason = f"the output of {ended.job} was fetched before, or has waited for too long"
         raise UsageError(reason) from error
+    if record is None:
+        return
     cluster.release(file.sha256 for file in ended.files)
     records = Records.of(Settings.from_environ())
-    if record is not None and (now := records.read(record.job)) is not None:
+    if (now := records.read(record.job)) is not None:
         now.fetched = True
         records.write(now)
 
 
+def _print(cluster: "RemoteCluster", ended: "JobEnded") -> None:
+    """Print the output; records that were left out are kept on this machine."""
+    from zmqmr.client import skipped
+    from zmqmr.client.remote_output import fetch_left_out, stream
+
+    with tempfile.TemporaryDirectory(prefix="zmqmr-") as directory:
+        fetch_left_out(cluster, ended.files, directory)
+        skipped.tell(directory, False, ended.job, Settings.from_environ())
+    for block in stream(cluster, ended.files):
+        print_bytes(block)
+
+
 def _fetch(cluster: "RemoteCluster", ended: "JobEnded", directory: str, record: "Record | None") -> None:
     """Put the output, and that of the steps if the job was asked for it, into directories."""
+    from zmqmr.client import skipped
     from zmqmr.client.claims import claim_outputs, complete_outputs
     from zmqmr.client.remote_output import fetch
     from zmqmr.client.resume import take_back_output
@@ -221,17 +234,14 @@ def _fetch(cluster: "RemoteCluster", ended: "JobEnded", directory: str, record: 
         fetch(cluster, ended.files, output.path, step_output.path if step_output else "")
         complete_outputs(step_output, output)
         undo.pop_all()
+    skipped.tell(output.path, True, ended.job, Settings.from_environ())
 
 
 def _say_end(ended: "JobEnded") -> None:
-    from mrjob.logs.counters import _format_counters
-
-    from zmqmr.client.endings import log
+    from zmqmr.client.endings import log_counters
     from zmqmr.client.texts import one_line
 
-    for counters in ended.counters:
-        if counters:
-            log.info("\n%s\n", _format_counters(counters))
+    log_counters(ended.counters)
     reason = f": {one_line(ended.reason)}" if ended.reason else ""
     say(f"{ended.job} {ended.state}{reason}")
 

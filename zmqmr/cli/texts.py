@@ -2,12 +2,14 @@
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from zmqmr.client.texts import one_line
+from zmqmr.errors import SpillError
 from zmqmr.ids import LAST
 from zmqmr.messages import Counters, StageProgress
 from zmqmr.words import counted
@@ -16,6 +18,18 @@ from zmqmr.words import counted
 def print_json(value: Any) -> None:
     """Print a value on one line, at once."""
     print(json.dumps(value), flush=True)
+
+
+def print_bytes(data: bytes) -> None:
+    """Print a block of a job's output, at once. SpillError when standard output takes no more."""
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise  # `| head`
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what Python flushes at its end
+        raise SpillError(f"cannot write to standard output: {error.strerror}; the output is kept") from error
 
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from zmqmr.cli.services import add_coordinator_options, ask
+from zmqmr.cli.texts import print_table
 from zmqmr.errors import EXIT_JOB_FAILED, EXIT_OK, CoordinatorUnreachable
 
 if TYPE_CHECKING:
@@ -74,10 +75,7 @@ def show(found: "WorkerList", as_json: bool) -> None:
     if as_json:
         sys.stdout.buffer.write(msgspec.json.encode(found.workers) + b"\n")
         return
-    rows = [_HEADS, *map(_row, found.workers)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print_table([_HEADS, *map(_row, found.workers)])
 
 
 def _row(worker: "WorkerInfo") -> tuple[str, ...]:

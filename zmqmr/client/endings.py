@@ -12,7 +12,7 @@ import select
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType, TracebackType
 from typing import NoReturn
 
@@ -21,6 +21,7 @@ from mrjob.step import StepFailedException
 from zmqmr.client.callers import driven_by_run_job
 from zmqmr.client.texts import printable
 from zmqmr.errors import EXIT_INTERRUPTED, EXIT_USAGE, InputError, OutOfDisk, ZmqmrError, is_full
+from zmqmr.messages import Counters
 
 log = logging.getLogger("mrjob.zeromq")
 
@@ -187,6 +188,15 @@ def quiet_when_nobody_reads() -> None:
             stock(kind, error, tb)
 
     sys.excepthook = hook
+
+
+def log_counters(steps: Iterable[Counters]) -> None:
+    """Say the counters of each step as mrjob does; what would steer a terminal is escaped."""
+    from mrjob.logs.counters import _format_counters
+
+    for counters in steps:
+        if counters:
+            log.info("\n%s\n", printable(_format_counters(counters)))
 
 
 def is_shown(level: int) -> bool:

@@ -156,9 +156,9 @@ def client_identity() -> bytes:
     return b"client:" + os.urandom(8).hex().encode()
 
 
-def greeting(job: str) -> Attach:
-    """What a client says of itself before it pushes files for a job."""
-    return Attach(job, __version__, host=_host(), mrjob=mrjob.__version__)
+def greeting(job: str, *, runs: bool = True) -> Attach:
+    """What a client says of itself before it pushes files for a job, or, if it `runs` none, asks for news."""
+    return Attach(job, __version__, host=_host(), mrjob=mrjob.__version__ if runs else "")
 
 
 def _host() -> str:

@@ -88,15 +88,18 @@ class RemoteCluster:
         it is to be submitted. InputError as in `read_blocks`, SpillError when the store has no room,
         UsageError when no coordinator would take such a job."""
         submission(spec)
-        answer = self._ask(greeting(self.job))  # the coordinator may not be there, or refuse us
-        if isinstance(answer, Refused):
-            raise CoordinatorUnreachable(f"the coordinator refused the job: {answer.reason}")
+        self._greet(greeting(self.job))  # the coordinator may not be there, or refuse us
         self.pushing = True
         size = os.path.getsize(spec.bundle)
         with self.store() as store:
             self._push_bundle(store, spec, size)
             splits = self._push_inputs(store, spec) if inputs else spec.splits
         return msgspec.structs.replace(spec, stored=True, bundle="", bundle_bytes=size, splits=splits)
+
+    def _greet(self, message: Any) -> None:
+        answer = self._ask(message)
+        if isinstance(answer, Refused):
+            raise CoordinatorUnreachable(f"the coordinator of {self.name} refuses us: {answer.reason}")
 
     def _ask(self, message: Any) -> Any:
         """The coordinator's answer to a message; asked again over another connection while it is silent."""
@@ -208,6 +211,7 @@ class RemoteCluster:
 
     def jobs(self) -> JobList:
         """The jobs that the coordinator knows."""
+        self._greet(greeting("any", runs=False))  # of another release it says so
         answer = self._ask(ListJobs())
         if not isinstance(answer, JobList):
             reason = answer.reason if isinstance(answer, Refused) else "it says something else"

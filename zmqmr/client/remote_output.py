@@ -9,13 +9,14 @@ from zmqmr.client.endings import log
 from zmqmr.client.remote import SAY_SECONDS, Now, RemoteCluster
 from zmqmr.client.texts import size_words
 from zmqmr.data.decompress import CODECS, decompressed
-from zmqmr.data.outputs import TEMPORARY, part_names
+from zmqmr.data.outputs import SKIPPED, TEMPORARY, part_names
 from zmqmr.errors import Corrupt, OutOfDisk, SpillError, is_full
 from zmqmr.messages import StoredFile
 from zmqmr.net.blobs import StoreClient
 from zmqmr.store_messages import Blob
 
 OUTPUT = "output"  # how the names of the job's own output files begin; those of its steps: "steps"
+_LEFT_OUT = f"{OUTPUT}/_{SKIPPED}/"  # ... of the files with the records that were left out
 
 
 def stream(cluster: RemoteCluster, files: Iterable[StoredFile]) -> Iterator[bytes]:
@@ -29,6 +30,11 @@ def stream(cluster: RemoteCluster, files: Iterable[StoredFile]) -> Iterator[byte
             codec = CODECS.get(os.path.splitext(name)[1])
             blocks = _checked(store, known[name])
             yield from decompressed(blocks, codec, f"the output part {name}") if codec else blocks
+
+
+def fetch_left_out(cluster: RemoteCluster, files: Iterable[StoredFile], directory: str) -> None:
+    """Get the records that the job left out, as `fetch` does with its output, and nothing else."""
+    fetch(cluster, [file for file in files if file.name.startswith(_LEFT_OUT)], directory)
 
 
 def fetch(cluster: RemoteCluster, files: Iterable[StoredFile], output: str, steps: str = "") -> None:
@@ -74,10 +80,11 @@ def _fetch_file(store: StoreClient, file: StoredFile, places: Mapping[str, str])
 
 def _checked(store: StoreClient, file: StoredFile) -> Iterator[bytes]:
     """The bytes of a file; Corrupt at their end if they are not what was stored."""
-    digest = hashlib.sha256()
-    for data in store.get(Blob(file.sha256, file.size)):
+    digest, blob = hashlib.sha256(), Blob(file.sha256, file.size)
+    for data in store.get(blob):
         digest.update(data)
         yield data
     if digest.hexdigest() != file.sha256:
+        store.doubt(blob)
         name = file.name.partition("/")[2]
-        raise Corrupt(f"the output file {name} arrived damaged; fetch it again, or run the job again", name)
+        raise Corrupt(f"the output file {name} arrived damaged; run the job again", name)

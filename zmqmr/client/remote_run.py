@@ -8,7 +8,7 @@ from zmqmr.client.endings import log, reader_has_gone
 from zmqmr.client.follow import OnMessage
 from zmqmr.client.records import Record, Records
 from zmqmr.client.remote import RemoteCluster
-from zmqmr.client.remote_output import fetch, stream
+from zmqmr.client.remote_output import fetch, fetch_left_out, stream
 from zmqmr.client.remote_records import news
 from zmqmr.client.session import Run
 from zmqmr.client.texts import size_words
@@ -72,6 +72,7 @@ class RemoteRun:
         size = size_words(sum(file.size for file in self._ended.files))
         if self.streams:
             fetch(self._there, self._ended.files, "", step_output)
+            fetch_left_out(self._there, self._ended.files, run.output.path)
             log.info("the output, %s, comes from the cluster %s", size, self.name)
         else:
             log.info("fetching the output, %s, from the cluster %s", size, self.name)

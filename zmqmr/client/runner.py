@@ -19,6 +19,7 @@ from zmqmr.client.conf_files import conf_files_explained
 from zmqmr.client.endings import (
     JobKilled,
     log,
+    log_counters,
     nothing_started,
     output_announced,
     quiet_when_nobody_reads,
@@ -466,11 +467,7 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
         return [{group: dict(values) for group, values in step.items()} for step in self._counters]
 
     def _log_counters(self) -> None:
-        from mrjob.logs.counters import _format_counters
-
-        for counters in self.counters():
-            if counters:
-                log.info("\n%s\n", _format_counters(counters))
+        log_counters(self._counters)
 
     def cat_output(self) -> Iterator[bytes]:
         """The output as blocks of bytes, decompressed, the parts in order; b"" between two parts."""

@@ -5,6 +5,7 @@ import shutil
 from contextlib import suppress
 
 from zmqmr.client.endings import log
+from zmqmr.data.outputs import SKIPPED
 from zmqmr.settings import Settings
 from zmqmr.words import counted
 
@@ -12,8 +13,6 @@ from zmqmr.words import counted
 def tell(output: str, lasts: bool, job: str, settings: Settings) -> None:
     """Say how many records a job that succeeded left out, and where they are: beside its parts in the
     directory `output` if that `lasts`, else they are copied beside the repro bundles, as one file."""
-    from zmqmr.worker.attempt import SKIPPED
-
     directory = os.path.join(output, f"_{SKIPPED}")
     with suppress(FileNotFoundError):
         paths = [os.path.join(directory, name) for name in sorted(os.listdir(directory))]

@@ -5,6 +5,7 @@ ssh ends with this process, however this process ends, and is started again when
 
 import fcntl
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ CONNECT_SECONDS = 10
 START_SECONDS = 30.0  # for ssh to connect and forward
 RESTART_SECONDS = 1.0  # between two starts
 _END_SECONDS = 5.0
+_PLAIN = re.compile(r"[A-Za-z0-9/ ._+@=,~-]{1,50}")
 _PREFIX = "zmqmr-ssh-"  # of directories with sockets
 _OPTIONS = {
     "BatchMode": "yes",
@@ -184,10 +186,10 @@ def _remove_abandoned() -> None:
 
 
 def _short_directory() -> str:
-    """Where a socket's path is short enough: Unix allows 107 bytes, and ssh adds 17 while it makes one. For
-    ssh a colon ends it."""
+    """Where a socket's path is short enough: Unix allows 107 bytes, and ssh adds 17 while it makes one. To
+    ssh, colons, brackets, backslashes, % and $ in it mean something."""
     directory = tempfile.gettempdir()
-    return directory if len(directory.encode()) <= 50 and ":" not in directory else "/tmp"
+    return directory if _PLAIN.fullmatch(directory) else "/tmp"
 
 
 def main() -> None:

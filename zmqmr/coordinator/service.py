@@ -398,6 +398,8 @@ class Coordinator:
             self._handle(Tick())
             if self.store is not None:
                 self.store.running = frozenset(self._scheduler.jobs)
+                if not self.store.is_alive():  # it has said why; started again we have one that works
+                    raise RuntimeError("the thread of the store has ended")
             self._shorten_journal()
             self._notifier.alive()
             workers, jobs = len(self._scheduler.workers), len(self._scheduler.jobs)

@@ -12,8 +12,9 @@ import errno
 import hashlib
 import os
 import shutil
+import sys
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 
 from zmqmr.errors import OutOfDisk, SpillError, UsageError, is_full
@@ -21,6 +22,8 @@ from zmqmr.store_messages import Blob
 
 RESERVE_BYTES = 64 * 1024**2  # of the drive left to the coordinator's journal
 PARTIAL_SECONDS = 600.0  # a partial blob that nobody goes on with is given up
+IDLE_SECONDS = 120.0  # ... or sooner, when another needs its place or its room
+LOOK_BYTES = 8 * 1024**2  # of a doubted blob at a time
 
 
 class _Partial:
@@ -68,15 +71,12 @@ class BlobStore:
     def read(self, sha256: str, offset: int, length: int) -> bytes | None:
         """Bytes of a blob; None when it is not there. SpillError when it cannot be read."""
         try:
-            descriptor = os.open(self._path(sha256), os.O_RDONLY | os.O_CLOEXEC)
+            with open(self._path(sha256), "rb", buffering=0) as file:
+                return os.pread(file.fileno(), length, offset)
         except FileNotFoundError:
             return None
-        try:
-            return os.pread(descriptor, length, offset)
         except OSError as error:
             raise _failed("read", self._path(sha256), error) from error
-        finally:
-            os.close(descriptor)
 
     # --- what comes in -----------------------------------------------------------------------
 
@@ -96,8 +96,7 @@ class BlobStore:
         partial = self._coming.get(blob.sha256)
         if partial is None:
             self._make_room(blob.size)
-            with open(self._partial_path(blob.sha256), "wb"):
-                pass
+            self._begin(blob.sha256)
             partial = self._coming[blob.sha256] = _Partial(blob.size)
         elif partial.size != blob.size:
             raise UsageError(f"the blob {blob.sha256} has {partial.size} bytes elsewhere, here {blob.size}")
@@ -115,8 +114,8 @@ class BlobStore:
             if size is not None:
                 self._link(job, sha256)
             return size
-        partial.touched = time.monotonic()
         if offset == partial.bytes:
+            partial.touched = time.monotonic()
             if offset + len(data) > partial.size:
                 self._give_up(sha256)
                 raise UsageError(f"the blob {sha256} is longer than its {partial.size} bytes")
@@ -126,6 +125,14 @@ class BlobStore:
             if partial.bytes == partial.size:
                 self._finish(job, sha256, partial)
         return partial.bytes
+
+    def _begin(self, sha256: str) -> None:
+        path = self._partial_path(sha256)
+        try:
+            with open(path, "wb"):
+                pass
+        except OSError as error:
+            raise _failed("write", path, error) from error
 
     def _append(self, sha256: str, offset: int, data: bytes) -> None:
         path = self._partial_path(sha256)
@@ -157,19 +164,29 @@ class BlobStore:
         self._held += partial.size
         self._link(job, sha256)
 
+    def give_way(self, idle_seconds: float = IDLE_SECONDS) -> None:
+        """Give up the blobs on their way of which nothing has come for so long."""
+        oldest = time.monotonic() - idle_seconds
+        for sha256 in [sha for sha, partial in self._coming.items() if partial.touched < oldest]:
+            self._give_up(sha256)
+
     def _give_up(self, sha256: str) -> None:
         del self._coming[sha256]
         with suppress(OSError):
             os.unlink(self._partial_path(sha256))
 
     def _make_room(self, size: int) -> None:
-        """Let blobs of no job go, those first that were not used for longest."""
-        if self._fits(size):
+        """Let go what nobody goes on with, and blobs of no job, those first that were not used for longest.
+        None of these when that would not do."""
+        if not self._fits(size):
+            self.give_way()
+        loose = sorted(self._loose()) if not self._fits(size) else []
+        if self._fits(size - sum(held for _, _, held in loose)):
+            for _, path, held in loose:
+                if self._fits(size):
+                    break
+                self._remove_blob(path, held)
             return
-        for _, path, held in sorted(self._loose()):
-            self._remove_blob(path, held)
-            if self._fits(size):
-                return
         limit = (
             f"its limit is {self._max_bytes} (ZMQMR_STORE_BYTES)" if self._max_bytes else "its drive is full"
         )
@@ -198,13 +215,28 @@ class BlobStore:
                 if status.st_nlink == 1:
                     self._remove_blob(self._path(sha256), status.st_size)
 
+    def look(self, sha256: str) -> Iterator[None]:
+        """Read a blob, a part of it at each step, and let it go, whoever needs it, if it is not what its name
+        says: nobody could use it, nor put it again while it is there."""
+        path, digest = self._path(sha256), hashlib.sha256()
+        with suppress(FileNotFoundError):
+            with open(path, "rb", buffering=0) as file:
+                found = os.fstat(file.fileno())
+                with suppress(OSError):  # what cannot be read is damaged
+                    while data := file.read(LOOK_BYTES):
+                        digest.update(data)
+                        yield
+            if digest.hexdigest() == sha256 or not os.path.samestat(found, os.stat(path)):
+                return
+            print(f"zmqmr coordinator: the blob {path} is damaged and goes", file=sys.stderr)
+            self._remove_blob(path, found.st_size)
+            for job in os.scandir(self._jobs):
+                with suppress(FileNotFoundError):
+                    os.unlink(os.path.join(job.path, sha256))
+
     def sweep(self, running: Collection[str]) -> None:
         """Remove what has waited too long: blobs on their way, ended jobs' blobs, blobs of no job."""
-        now = time.monotonic()
-        for sha256 in [
-            sha for sha, partial in self._coming.items() if now - partial.touched > PARTIAL_SECONDS
-        ]:
-            self._give_up(sha256)
+        self.give_way(PARTIAL_SECONDS)
         oldest = time.time() - self._keep_seconds
         for entry in list(os.scandir(self._jobs)):
             if entry.name in running:

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import zmq
@@ -27,6 +27,7 @@ from zmqmr.store_messages import (
     Ask,
     Chunk,
     Denied,
+    Doubt,
     Get,
     Got,
     Holds,
@@ -90,6 +91,7 @@ class StoreServer(threading.Thread):
         self.endpoint = bound(self._socket) if is_tcp(endpoint) else endpoint
         self._stopping = threading.Event()
         self._readers: dict[bytes, _Reader] = {}
+        self._doubted: dict[str, Iterator[None]] = {}  # blobs that are being looked at
         self._sweep_at = 0.0
         self._handlers: dict[type, Callable[[bytes, Any], Any]] = {
             Ask: self._ask,
@@ -98,6 +100,7 @@ class StoreServer(threading.Thread):
             Get: self._get,
             Got: self._got,
             Release: self._release,
+            Doubt: self._doubt,
         }
 
     def run(self) -> None:
@@ -107,11 +110,12 @@ class StoreServer(threading.Thread):
             poller.register(self._door.signal, zmq.POLLIN)
         try:
             while not self._stopping.is_set():
-                poller.poll(POLL_MILLISECONDS)
+                poller.poll(0 if self._doubted else POLL_MILLISECONDS)
                 if self._door is not None:
                     self._door.turn()
                 self._take()
                 self._send_chunks()
+                self._look()
                 self._sweep()
         finally:
             if self._door is not None:
@@ -136,6 +140,9 @@ class StoreServer(threading.Thread):
             answer = self._handlers[type(message)](peer, message)
         except ProtocolError as error:
             answer = Refused(str(error))
+        except OSError as error:  # of the drive: whoever asked is told, and the others are served
+            print(f"zmqmr coordinator: the store's drive fails: {error}; it goes on", file=sys.stderr)
+            answer = Refused(f"its drive fails: {error}")
         if answer is not None:
             self._send(peer, answer)
 
@@ -157,7 +164,9 @@ class StoreServer(threading.Thread):
     def _offer(self, peer: bytes, message: Offer) -> Taken | Wait | Denied:
         sha256 = message.blob.sha256
         if self._store.coming >= TRANSFERS and not self._store.is_coming(sha256):
-            return Wait(sha256)
+            self._store.give_way()
+            if self._store.coming >= TRANSFERS:
+                return Wait(sha256)
         return self._taken(sha256, lambda: self._store.offer(message.job, message.blob))
 
     def _put(self, peer: bytes, message: Put) -> Taken | Wait | Denied:
@@ -179,6 +188,21 @@ class StoreServer(threading.Thread):
     def _release(self, peer: bytes, message: Release) -> Released:
         self._store.release(message.job, message.drop)
         return Released(message.job)
+
+    def _doubt(self, peer: bytes, message: Doubt) -> None:
+        if message.sha256 not in self._doubted and len(self._doubted) < TRANSFERS:
+            self._doubted[message.sha256] = self._store.look(message.sha256)
+
+    def _look(self) -> None:
+        """At a part of a blob that somebody doubts: with a large one it takes long, and others wait."""
+        for sha256 in list(self._doubted)[:1]:
+            try:
+                next(self._doubted[sha256])
+            except StopIteration:
+                del self._doubted[sha256]
+            except OSError as error:
+                del self._doubted[sha256]
+                print(f"zmqmr coordinator: cannot look at {sha256}: {error}", file=sys.stderr)
 
     def _get(self, peer: bytes, message: Get) -> None:
         reader = self._readers.setdefault(peer, _Reader())

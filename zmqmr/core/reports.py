@@ -115,6 +115,11 @@ class Reports(Repair):
         found = self._running(worker, job, report)
         if found is None:
             return
+        if any(int(step) >= len(job.spec.steps) for step in report.counters):
+            failure = Failure("its worker reports counters of a step that the job does not have")
+            failed = AttemptFailed(report.job, report.task, report.attempt, report.epoch, failure)
+            self._attempt_failed(worker, job, failed)
+            return
         task, attempt = found
         stage = job.stages[task.stage]
         self._gone(job, task, attempt)

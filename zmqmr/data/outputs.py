@@ -16,6 +16,7 @@ from zmqmr.errors import InputTruncated, OutOfDisk, SpillError, UsageError
 
 SUCCESS = "_SUCCESS"
 TEMPORARY = "_temporary"  # below an output directory: where attempts write until they commit
+SKIPPED = "skipped"  # in an attempt's directory: the records it left out; with a _ before it, in the output's
 BLOCK_BYTES = 1024**2  # of a part, as it is streamed
 _PART = re.compile(r"^part-(\d+)(\.gz|\.bz2)?$")
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")

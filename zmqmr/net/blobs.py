@@ -26,6 +26,7 @@ from zmqmr.store_messages import (
     Blob,
     Chunk,
     Denied,
+    Doubt,
     FromStore,
     Get,
     Got,
@@ -207,11 +208,20 @@ class StoreClient:
                     waiting[answer.offset] = answer.data
                 while (data := waiting.pop(offset, None)) is not None:
                     if len(data) != min(CHUNK_BYTES, blob.size - offset):
-                        raise Corrupt(f"the coordinator's store holds less of {blob.sha256} than it took")
+                        self.doubt(blob)
+                        raise Corrupt(
+                            f"the coordinator's store holds less of {blob.sha256} than it took;"
+                            " run the job again"
+                        )
                     offset += len(data)
                     self.moved += len(data)
                     yield data
                     self._answered = time.monotonic()  # whoever takes the bytes may take long
+
+    def doubt(self, blob: Blob) -> None:
+        """What `get` gave has another digest: have the store look at the blob, and drop it if it is damaged,
+        so that it can be put again."""
+        self._send(Doubt(blob.sha256))
 
     # --- the connection ----------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from typing import Any
 from zmqmr.core.counters import count
 from zmqmr.core.plan import runs_as_command
 from zmqmr.data.inputs import copy_decompressed, raw_name, read_blocks
+from zmqmr.data.outputs import SKIPPED
 from zmqmr.data.seals import check
 from zmqmr.data.sort import merged
 from zmqmr.messages import (
@@ -42,8 +43,6 @@ from zmqmr.worker.sinks import lines_of
 from zmqmr.worker.spawn import adopt_orphans, name_process
 from zmqmr.worker.stack import note_on_term
 from zmqmr.worker.taskenv import task_env, with_environ
-
-SKIPPED = "skipped"  # in an attempt's directory: the records it left out
 
 
 class Attempt:

@@ -126,7 +126,8 @@ def fetch(access: StoreAccess | None, job: str, blob: Blob, path: str, errand: E
                 digest.update(data)
                 file.write(data)
         if digest.hexdigest() != blob.sha256:
-            raise Corrupt(f"the blob {blob.sha256} arrived damaged", path)
+            client.doubt(blob)
+            raise Corrupt(f"the blob {blob.sha256} arrived damaged; run the job again", path)
         os.rename(part, path)
     except OSError as error:
         raise spill_error(error, path) from error

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from zmqmr.core.plan import StagePlan, keeps_tasks, plan_stages, stage_of
+from zmqmr.data.outputs import SKIPPED
 from zmqmr.data.places import forget_bundles, set_aside
 from zmqmr.data.pushing import blob_of, fetched
 from zmqmr.errors import Corrupt, SpillError, ZmqmrError
@@ -35,7 +36,6 @@ from zmqmr.messages import (
 )
 from zmqmr.net.frames import FrameHeader
 from zmqmr.settings import Settings
-from zmqmr.worker.attempt import SKIPPED
 from zmqmr.worker.delivery import note_lost_owner
 from zmqmr.worker.explain import explain_spill
 from zmqmr.worker.fetch import (

@@ -12,12 +12,11 @@ from typing import Literal
 
 from zmqmr.core.keys import Keys
 from zmqmr.core.plan import StagePlan, keeps_tasks, number_of
-from zmqmr.data.outputs import SUCCESS, TEMPORARY, remove_empty_directories
+from zmqmr.data.outputs import SKIPPED, SUCCESS, TEMPORARY, remove_empty_directories
 from zmqmr.data.places import SPOOLS
 from zmqmr.data.spools import Shelf, Spool, SpoolWriter
 from zmqmr.errors import Corrupt, SpillError
 from zmqmr.messages import AttemptDone, JobSpec, Launch, Seal
-from zmqmr.worker.attempt import SKIPPED
 from zmqmr.worker.partitions import spill_error
 from zmqmr.worker.surroundings import surroundings
 
