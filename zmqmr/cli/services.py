@@ -7,7 +7,7 @@ import resource
 import sys
 from typing import TYPE_CHECKING
 
-from zmqmr.errors import CoordinatorUnreachable, UsageError
+from zmqmr.errors import CoordinatorUnreachable, ProtocolError, UsageError
 from zmqmr.net.endpoints import check_endpoint
 from zmqmr.settings import Settings
 
@@ -91,7 +91,7 @@ def ask(args: argparse.Namespace, message: object) -> "WorkerList":
     UsageError when it refuses."""
     from zmqmr.messages import encode
     from zmqmr.net.gate import Refusal
-    from zmqmr.net.sockets import context, control_client
+    from zmqmr.net.sockets import context, control_client, sent
 
     zmq_context = context()
     socket = control_client(
@@ -103,7 +103,7 @@ def ask(args: argparse.Namespace, message: object) -> "WorkerList":
     )
     refusal = Refusal(socket)
     try:
-        socket.send(encode(message))
+        sent(socket, encode(message))
         for _ in range(int(ANSWER_SECONDS * 1000 / _TURN_MILLISECONDS)):
             if socket.poll(_TURN_MILLISECONDS):
                 return _answer(socket.recv(), args.coordinator)
@@ -123,9 +123,16 @@ def ask(args: argparse.Namespace, message: object) -> "WorkerList":
 
 
 def _answer(frame: bytes, coordinator: str) -> "WorkerList":
+    from zmqmr import __version__
     from zmqmr.messages import ToOperator, WorkerList, decode
 
-    answer = decode(frame, ToOperator)
+    try:
+        answer = decode(frame, ToOperator)
+    except ProtocolError as error:
+        raise UsageError(
+            f"the coordinator at {coordinator} answers what zmqmr {__version__} does not understand: use the"
+            f" command of its own release ({error})"
+        ) from error
     if isinstance(answer, WorkerList):
         return answer
     raise UsageError(f"the coordinator at {coordinator} refuses: {answer.reason}")

@@ -29,7 +29,7 @@ from zmqmr.messages import (
     decode,
     encode,
 )
-from zmqmr.net.sockets import CONTROL_BYTES
+from zmqmr.net.sockets import CONTROL_BYTES, sent
 
 _ASKED = 20  # times that the coordinator may not know the job
 _ASK_SECONDS = 0.1  # until it is asked again for a job that another client submits
@@ -63,12 +63,12 @@ class Follower:
         if lease_seconds:
             self._attach_seconds = min(_ATTACH_SECONDS, lease_seconds / 3)
             self._attach_at = time.monotonic() + self._attach_seconds
-        self._socket.send(self._submit)
+        self._send(self._submit)
 
     def attach(self) -> None:
         """Ask for the news of a job that runs, or its end."""
         self._attach_at = time.monotonic() + self._attach_seconds
-        self._socket.send(encode(Attach(self.job)))
+        self._send(encode(Attach(self.job)))
 
     def wait(self, *, cancels: bool = True) -> JobEnded:
         """Pass the job's messages on until it ends.
@@ -94,7 +94,7 @@ class Follower:
     def cancel(self, may_be_new: bool = False) -> JobEnded | None:
         """Kill the job and wait for its end; None when it has not ended after 15 seconds, or is unknown.
         `may_be_new`: its own client may not have submitted it yet."""
-        self._socket.send(encode(Cancel(self.job)))
+        self._send(encode(Cancel(self.job)))
         deadline = time.monotonic() + _CANCEL_SECONDS
         while time.monotonic() < deadline:
             if self._socket.poll(_QUIET_MILLISECONDS):
@@ -106,10 +106,10 @@ class Follower:
                         return None
                     self._check()
                     time.sleep(_ASK_AGAIN_SECONDS)
-                    self._socket.send(encode(Cancel(self.job)))
+                    self._send(encode(Cancel(self.job)))
             else:
                 self._check()
-                self._socket.send(encode(Cancel(self.job)))  # the first may have been lost
+                self._send(encode(Cancel(self.job)))  # the first may have been lost
                 self.attach()
         return None
 
@@ -142,10 +142,15 @@ class Follower:
         if self._asked > _ASKED:
             raise CoordinatorUnreachable(f"the coordinator does not know the job {self.job}")
         if self._submit:
-            self._socket.send(self._submit)
+            self._send(self._submit)
         else:
             time.sleep(_ASK_SECONDS)
             self.attach()
+
+    def _send(self, frame: bytes) -> None:
+        """Send; what nobody takes is said again while its answer is awaited, unless it is of no use."""
+        if not sent(self._socket, frame):
+            self._check()
 
     def _receive(self) -> Any:
         return decode(self._socket.recv(), ToClient)

@@ -33,7 +33,7 @@ from zmqmr.messages import (
 from zmqmr.net.blobs import StoreClient, store_client
 from zmqmr.net.curve import Keys, load_keys
 from zmqmr.net.gate import Refusal
-from zmqmr.net.sockets import context, control_client
+from zmqmr.net.sockets import context, control_client, sent
 from zmqmr.settings import Settings
 from zmqmr.store_messages import Blob
 
@@ -105,7 +105,9 @@ class RemoteCluster:
         """The coordinator's answer to a message; asked again over another connection while it is silent."""
         while True:
             with self._control() as socket, suppress(_Silent):
-                socket.send(encode(message))
+                if not sent(socket, encode(message)):
+                    self._check()
+                    continue
                 while not socket.poll(_POLL_MILLISECONDS):
                     self._check()
                 self._note(message)

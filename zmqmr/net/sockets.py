@@ -157,6 +157,15 @@ def control_server(
     return _listen(socket, endpoint, gate, "control", EVERYBODY)
 
 
+def sent(socket: "zmq.Socket[bytes]", frame: bytes) -> bool:
+    """Send on a `control_client`; whether there was anybody to take it."""
+    try:
+        socket.send(frame)
+    except zmq.Again:
+        return False
+    return True
+
+
 def control_client(
     context: "zmq.Context[Any]",
     endpoint: str,
@@ -167,8 +176,8 @@ def control_client(
     """An agent's or client's connection to the coordinator. `identity` is never used twice: two
     peers of one identity lose each other's messages silently.
 
-    A coordinator that refuses the key ends the connection for good, and sending raises zmq.Again after a
-    while: ask a `Refusal`. Without an answer for long, whoever sends must assume that nobody is there."""
+    A coordinator that refuses the key ends the connection for good, and nothing is `sent` any more: ask a
+    `Refusal`. Without an answer for long, whoever sends must assume that nobody is there."""
     check_safe(endpoint, keys is not None)
     socket = _bounded(context.socket(zmq.DEALER), CONTROL_MESSAGES, CONTROL_BYTES)
     socket.set(zmq.IDENTITY, identity)
