@@ -14,16 +14,16 @@ check: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# One process has the tests of whole clusters, which mostly wait; the others share the rest, file by file.
+# One process has the tests that follow each other in one cluster; the others share the rest, file by file.
 SIDE_BY_SIDE ?= 3
 
 # From tests/, so that `import zmqmr` finds the installed wheel, in child processes too, and not the source tree.
 pytest: $(VENV)/.installed
 	cd tests && env -u PYTHONPATH ../$(BIN)/pytest --numprocesses $(SIDE_BY_SIDE) $(ARGS)
 
-# Whole clusters on hosts that this machine boots, alone.
+# Clusters on hosts that this machine boots, without the rest.
 cluster-test: $(VENV)/.installed
-	cd tests && env -u PYTHONPATH ../$(BIN)/pytest cluster $(ARGS)
+	cd tests && env -u PYTHONPATH ../$(BIN)/pytest cluster --numprocesses 2 $(ARGS)
 
 # What the tests of clusters need; their hosts' root file system is kept in ~/.cache/zmqmr-testbed.
 testbed: $(VENV)/.installed

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from environment import PYTHONS, ROOT, clean_environment, find_python
+from side_by_side import follows
 
 # Under CI a test may be skipped only with a reason that starts with one of these.
 ALLOWED_SKIPS = (
@@ -18,8 +19,6 @@ ALLOWED_SKIPS = (
     "needs root",
     "needs systemd-nspawn: apt-get install",
 )
-
-CLUSTER_TESTS = ROOT / "tests" / "cluster"
 
 _refused_skips: list[str] = []
 
@@ -34,8 +33,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
 
 @pytest.hookimpl
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of whole clusters begin first, because they take longest."""
-    items.sort(key=lambda item: item.path.parent != CLUSTER_TESTS)
+    """The tests that follow each other in one cluster begin first, because they take longest."""
+    items.sort(key=lambda item: not follows(item.path))
 
 
 @pytest.hookimpl

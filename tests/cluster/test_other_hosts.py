@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from cluster.jobs import JOB, same, until
+from cluster.manual import is_of_other_hosts, manual, was_run
 from cluster.plays import output_until, play_role
 from differential.harness import Result
 from environment import ROOT
@@ -71,7 +72,6 @@ def write_inventory(folder: Path, addresses: dict[str, str]) -> None:
 def lab_operator(operator: Controller, home: Path) -> Controller:
     """Who has the lab's inventory, and nothing of AWS at hand."""
     their = Controller(operator.bed, home, operator.cache, name="lab")
-    their.commands = operator.commands
     their.changes = {name: "" for name in their.environment() if name.startswith("AWS_")}
     return their
 
@@ -167,3 +167,11 @@ def test_t19_a_rotation_killed_anywhere_and_run_again_leaves_all_that_live_conne
         f"the worker is not there; killed at task {task}",
     )
     their.run("zmqmr", "jobs", "--cluster", "lab")
+
+
+def test_the_manuals_commands_for_such_hosts_were_run(their: Controller) -> None:
+    commands = [command for command in manual() if is_of_other_hosts(command)]
+
+    assert commands
+    for command in commands:
+        assert was_run(command, their.commands), f"no test runs: {command}"
