@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+from testbed.controller import Controller
+
 GOOD = {"workers": 1, "ssh_from": "172.31.0.0/16"}
 
 
@@ -12,6 +14,14 @@ REFUSAL = (
     " arn:aws:ec2:us-east-1:123456789012:instance/* because no identity-based policy allows it."
     " Encoded authorization failure message: AbC"
 )
+
+
+def make_vpc(operator: Controller) -> tuple[str, str]:
+    """Another VPC, and a subnet of it that gives no public addresses."""
+    with operator.bed.network.inside():
+        ec2 = operator.client("ec2")
+        vpc = ec2.create_vpc(CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
+        return vpc, ec2.create_subnet(VpcId=vpc, CidrBlock="10.9.0.0/24")["Subnet"]["SubnetId"]
 
 
 def leave_foreign_names(iam: Any, cluster: str) -> None:

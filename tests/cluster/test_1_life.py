@@ -175,7 +175,8 @@ def test_a_worker_that_ssh_does_not_reach_is_kept_while_the_coordinator_hears_it
 
     assert played.status != 0
     assert f"ssh does not reach {names[0]}, and the coordinator hears them" in played.reason
-    assert f"2 of 3 workers of cluster demo say nothing: {names[1]}, {names[2]}." in played.reason
+    silent = re.search(r"2 of 3 workers of cluster demo say nothing: (i-\w+), (i-\w+)\.", played.reason)
+    assert silent and set(silent.groups()) == set(names[1:])
     assert cluster.instances("worker") == workers
     cluster.wait_for_workers(set(names))
 

@@ -119,10 +119,7 @@ def test_workers_that_cannot_leave_in_time_stay_and_take_work_again(
     before = ids(cluster)
     limit = "--limit=localhost,zmqmr_coordinator"  # the other hosts have nothing to do with it
     killed = cluster.start("cluster.yml", limit, workers=2)
-    assert killed.stdout is not None
-    for line in killed.stdout:
-        if line.startswith("TASK [ec2_cluster : Drain those"):
-            break
+    output_until(killed, line="TASK [ec2_cluster : Drain those")
     until(lambda: list(cluster.workers().values()).count("draining") == 2, "nobody is to leave")
     cluster.kill(killed)
 
@@ -137,10 +134,12 @@ def test_workers_that_cannot_leave_in_time_stay_and_take_work_again(
 
 def test_workers_leave_in_order_when_there_are_too_many(cluster: Controller, running: Running) -> None:
     before = ids(cluster)
+    process = cluster.start("cluster.yml", workers=2)
+    said = output_until(process, line="TASK [ec2_cluster : Drain those")
+    until(lambda: list(cluster.workers().values()).count("draining") == 2, "nobody is to leave")
     # What they have begun they finish.
     running.open(*(cluster.host(instance) for instance in cluster.instances("worker")[2:]))
-
-    played = cluster.play("cluster.yml", workers=2)
+    played = rest_of(process, said)
 
     assert running.goes_on
     assert ids(cluster) == before[:2]
@@ -213,42 +212,3 @@ def test_the_job_that_ran_meanwhile_gives_the_same_bytes(
 
     same(ours, expected)
     assert ours.stdout == undisturbed.stdout
-
-
-def test_stopped_instances_are_started_again_and_one_without_a_known_host_key_stops_no_other(
-    cluster: Controller,
-) -> None:
-    before = cluster.instances()
-    (coordinator,) = cluster.instances("coordinator")
-    worker, other = cluster.instances("worker")[:2]
-    hosts = [cluster.host(instance) for instance in (coordinator, worker)]
-    hosts[1].enter("touch", "/mnt/ephemeral0/zmqmr/mark")
-    with cluster.bed.network.inside():
-        ec2 = cluster.client("ec2")
-        ec2.stop_instances(InstanceIds=[coordinator["InstanceId"], worker["InstanceId"]])
-    until(lambda: not any(host.alive for host in hosts), "they are not off")
-    known = cluster.directory / "known_hosts"
-    lines = known.read_text().splitlines(keepends=True)
-    known.write_text("".join(line for line in lines if not line.startswith(other["InstanceId"])))
-
-    code = "UnauthorizedOperation"
-    with cluster.bed.refusing("GetConsoleOutput", code, "You may not.", where=other["InstanceId"]):
-        played = cluster.play("cluster.yml", ssh_from="172.31.0.0/17", check=False)
-
-    assert played.status != 0
-    reason = f"its console cannot be read: {code}: You may not."
-    assert f"Nobody can reach safely {other['InstanceId']}: {reason}" in played.reason, played.output
-    assert f"[{other['InstanceId']}]" not in played.output, "nobody waits for it"
-    assert [each["InstanceId"] for each in cluster.instances()] == [each["InstanceId"] for each in before]
-    assert {each["State"]["Name"] for each in cluster.instances()} == {"running"}
-    cluster.wait_for_workers(set(ids(cluster)))
-    assert "mark" not in cluster.host(worker).enter("ls", "/mnt/ephemeral0/zmqmr").split(), "the same drives"
-
-
-def test_ssh_is_open_from_where_it_was_said_last(cluster: Controller) -> None:
-    with cluster.bed.network.inside():
-        wanted = [{"Name": "group-name", "Values": ["zmqmr-demo"]}]
-        (group,) = cluster.client("ec2").describe_security_groups(Filters=wanted)["SecurityGroups"]
-
-    networks = [network["CidrIp"] for rule in group["IpPermissions"] for network in rule["IpRanges"]]
-    assert networks == ["172.31.0.0/17"]

@@ -1,11 +1,9 @@
 """The end of a cluster, and that the manual said nothing that was not tried."""
 
-import json
-
 import pytest
 from cluster.jobs import until
 from cluster.manual import is_of_other_hosts, manual, was_run
-from environment import ROOT
+from cluster.rights import asked_of, operators_rights
 from testbed.controller import Controller
 
 pytestmark = pytest.mark.timeout(600)
@@ -86,10 +84,7 @@ def test_destroy_leaves_nothing_and_can_be_repeated(cluster: Controller) -> None
 def test_t11_the_operators_policy_allows_what_ansible_asked_of_aws_and_little_more(
     operator: Controller,
 ) -> None:
-    policy = json.loads((ROOT / "docs/iam/operator.json").read_text())
-    allowed = {action for statement in policy["Statement"] for action in ensure_list(statement["Action"])}
-    # Everybody may ask who they are.
-    asked = set(operator.bed.asked()) - {"sts:GetCallerIdentity"}
+    allowed, asked = operators_rights(), asked_of(operator.bed)
 
     assert len(asked) > 25
     assert asked - allowed == set()
@@ -97,10 +92,6 @@ def test_t11_the_operators_policy_allows_what_ansible_asked_of_aws_and_little_mo
     assert asked & {"ec2:CreateTags", "iam:TagInstanceProfile", "iam:TagRole"} == set()
     # What no run here comes upon: errors, throttling, roles that others changed, EC2's own checks and tags.
     assert sorted(allowed - asked - NEVER_ASKED) == []
-
-
-def ensure_list(value: str | list[str]) -> list[str]:
-    return [value] if isinstance(value, str) else value
 
 
 def test_every_command_of_the_manual_was_run_by_these_tests(operator: Controller) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from cluster.jobs import until
 from testbed.controller import Controller
 
 pytestmark = pytest.mark.timeout(600)
@@ -14,10 +15,10 @@ HERE = ["-i", "inventory/cluster.aws_ec2.yml", "-i", "localhost,", "--limit=loca
 
 @pytest.fixture(scope="module")
 def open_cluster(operator: Controller) -> Iterator[Controller]:
-    """The operator of a cluster of one coordinator and one worker, of which only EC2's part is made."""
+    """The operator of a cluster of one coordinator and two workers, of which only EC2's part is made."""
     theirs = Controller(operator.bed, operator.home, operator.cache, name="open")
     try:
-        theirs.play("cluster.yml", *HERE, workers=1, ssh_from="172.31.0.0/16", ssh_address="public")
+        theirs.play("cluster.yml", *HERE, workers=2, ssh_from="172.31.0.0/16", ssh_address="public")
         yield theirs
     finally:
         names = [instance["InstanceId"] for instance in theirs.instances()]
@@ -51,7 +52,7 @@ def test_hosts_are_reached_at_their_public_addresses(open_cluster: Controller) -
     facts = json.loads((open_cluster.directory / "cluster.json").read_text())
     lines = (open_cluster.directory / "known_hosts").read_text()
 
-    assert pong.stdout.count('"ping": "pong"') == 2
+    assert pong.stdout.count('"ping": "pong"') == 3
     for instance in open_cluster.instances():
         public = instance["PublicIpAddress"]
         assert public != instance["PrivateIpAddress"]
@@ -63,14 +64,14 @@ def test_hosts_are_reached_at_their_public_addresses(open_cluster: Controller) -
 
 
 def test_an_inventory_has_the_instances_of_one_launch(open_cluster: Controller) -> None:
-    (worker,) = open_cluster.instances("worker")
+    workers = [worker["InstanceId"] for worker in open_cluster.instances("worker")]
     with open_cluster.bed.network.inside():
         ec2 = open_cluster.client("ec2")
-        (launch,) = ec2.describe_instances(InstanceIds=[worker["InstanceId"]])["Reservations"]
+        (launch,) = ec2.describe_instances(InstanceIds=workers)["Reservations"]
 
     groups = listed(open_cluster, "-e", f"reservation={launch['ReservationId']}")
 
-    assert groups["zmqmr_workers"]["hosts"] == [worker["InstanceId"]]
+    assert sorted(groups["zmqmr_workers"]["hosts"]) == sorted(workers)
     assert "zmqmr_coordinator" not in groups or "hosts" not in groups["zmqmr_coordinator"]
 
 
@@ -106,6 +107,45 @@ def test_a_coordinator_whose_console_cannot_be_read_ends_the_run_and_what_was_le
     assert played.status != 0
     reason = f"cannot be reached safely: {name}: its console cannot be read: {code}: You may not."
     assert f"The coordinator {reason}" in played.reason, played.output
-    (worker,) = open_cluster.instances("worker")
+    workers = [worker["InstanceId"] for worker in open_cluster.instances("worker")]
     lines = (open_cluster.directory / "known_hosts").read_text().splitlines()
-    assert [line.split(",")[0] for line in lines] == [worker["InstanceId"]]
+    assert [line.split(",")[0] for line in lines] == sorted(workers)
+
+
+def test_stopped_instances_are_started_again_and_one_without_a_known_host_key_stops_no_other(
+    open_cluster: Controller,
+) -> None:
+    cluster = open_cluster
+    before = cluster.instances()
+    (coordinator,) = cluster.instances("coordinator")
+    worker, other = cluster.instances("worker")
+    hosts = [cluster.host(instance) for instance in (coordinator, worker)]
+    with cluster.bed.network.inside():
+        ec2 = cluster.client("ec2")
+        ec2.stop_instances(InstanceIds=[coordinator["InstanceId"], worker["InstanceId"]])
+    until(lambda: not any(host.alive for host in hosts), "they are not off")
+    (cluster.directory / "known_hosts").unlink()
+
+    code = "UnauthorizedOperation"
+    with cluster.bed.refusing("GetConsoleOutput", code, "You may not.", where=other["InstanceId"]):
+        changed = {"ssh_from": "172.31.0.0/17", "ssh_address": "public"}
+        played = cluster.play("cluster.yml", check=False, **changed)
+
+    assert played.status != 0
+    reason = f"its console cannot be read: {code}: You may not."
+    assert f"Nobody can reach safely {other['InstanceId']}: {reason}" in played.reason, played.output
+    assert f"[{other['InstanceId']}]" not in played.output, "nobody waits for it"
+    assert [each["InstanceId"] for each in cluster.instances()] == [each["InstanceId"] for each in before]
+    assert {each["State"]["Name"] for each in cluster.instances()} == {"running"}
+    cluster.wait_for_workers({worker["InstanceId"]})
+    done = cluster.run("zmqmr-run", "examples/word_freq.py", "--cluster", "open", "README.md")
+    assert done.stdout.count("\n") > 100
+
+
+def test_ssh_is_open_from_where_it_was_said_last(open_cluster: Controller) -> None:
+    with open_cluster.bed.network.inside():
+        wanted = [{"Name": "group-name", "Values": ["zmqmr-open"]}]
+        (group,) = open_cluster.client("ec2").describe_security_groups(Filters=wanted)["SecurityGroups"]
+
+    networks = [network["CidrIp"] for rule in group["IpPermissions"] for network in rule["IpRanges"]]
+    assert networks == ["172.31.0.0/17"]

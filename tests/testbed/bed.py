@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -101,9 +102,9 @@ class Testbed:
     def refusing(self, action: str, code: str, message: str, where: str = "") -> Iterator[Callable[[], int]]:
         """Let the fake EC2 refuse an action, `RunInstances` say, with a code of EC2, when `where` is in
         the request. Gives a function that counts the refusals."""
-        path, log = (self.folder / f"{word}-{action}-{code}" for word in ("refuse", "refused"))
+        order = f"{action}-{uuid.uuid4().hex}"  # there may be others of this action and this code
+        path, log, part = (self.folder / f"{word}-{order}" for word in ("refuse", "refused", "part"))
         log.write_text("")
-        part = self.folder / "order.part"
         part.write_text(f"{code}\n{where}\n{message}")
         part.rename(path)
         try:

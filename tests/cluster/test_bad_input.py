@@ -1,0 +1,106 @@
+"""What operators get wrong before there is a cluster: each stops before anything is started, in one line that
+says what to do. T12."""
+
+import re
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pytest
+from cluster.mistakes import GOOD, MISTAKES, REFUSAL, leave_foreign_names, make_vpc
+from testbed.controller import Controller, Played
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture(scope="module")
+def newcomer(operator: Controller, tmp_path_factory: pytest.TempPathFactory) -> Controller:
+    """An operator who has no cluster yet."""
+    return Controller(operator.bed, tmp_path_factory.mktemp("newcomer"), operator.cache, name="fresh")
+
+
+@pytest.fixture(scope="module")
+def mistakes(newcomer: Controller) -> Iterator[list[Future[Played]]]:
+    """What comes of each of MISTAKES. They change nothing, so they are made side by side."""
+
+    def make(variables: dict[str, object], environment: dict[str, str]) -> Played:
+        operator = Controller(newcomer.bed, newcomer.home, newcomer.cache, name=newcomer.name)
+        operator.changes = environment
+        # There is nothing that the inventory could find, and it takes its time.
+        return operator.play("cluster.yml", "-i", "localhost,", check=False, **{**GOOD, **variables})
+
+    with newcomer.bed.network.inside():
+        leave_foreign_names(newcomer.client("iam"), "foreign")
+    quota = newcomer.bed.refusing("RunInstances", "VcpuLimitExceeded", "You have none.", where="zmqmr-quota")
+    rights = newcomer.bed.refusing("RunInstances", "UnauthorizedOperation", REFUSAL, where="'rightless'")
+    refusal = "User is not authorized to perform: iam:CreateRole"
+    denied = newcomer.bed.refusing("CreateRole", "AccessDenied", refusal, where="zmqmr-denied")
+    with quota, rights, denied, ThreadPoolExecutor(2) as pool:
+        yield [pool.submit(make, variables, environment) for variables, environment, _ in MISTAKES]
+
+
+@pytest.mark.parametrize("number", range(len(MISTAKES)), ids=[mistake[2][:40] for mistake in MISTAKES])
+def test_a_mistake_is_named_before_anything_is_started(
+    newcomer: Controller, mistakes: list[Future[Played]], number: int
+) -> None:
+    played = mistakes[number].result()
+
+    assert played.status != 0
+    assert re.search(MISTAKES[number][2], played.reason), played.output
+    assert newcomer.instances() == []
+    assert not newcomer.directory.exists()
+
+
+def test_a_subnet_whose_hosts_could_not_be_reached_is_refused(
+    newcomer: Controller,
+) -> None:
+    _, subnet = make_vpc(newcomer)
+    wanted = {**GOOD, "subnet_id": subnet, "ssh_address": "public"}
+
+    played = newcomer.play("cluster.yml", "-i", "localhost,", check=False, **wanted)
+
+    assert played.status != 0
+    assert f"{subnet} gives its hosts no public address: take a subnet that does" in played.reason
+
+
+def test_a_subnet_in_a_zone_without_the_instance_type_is_refused(newcomer: Controller) -> None:
+    with newcomer.bed.network.inside():
+        zone = {"Name": "availability-zone", "Values": ["us-east-1a"]}
+        subnet = newcomer.client("ec2").describe_subnets(Filters=[zone])["Subnets"][0]["SubnetId"]
+    wanted = {**GOOD, "subnet_id": subnet, "worker_type": "p3dn.24xlarge"}
+
+    played = newcomer.play("cluster.yml", "-i", "localhost,", check=False, **wanted)
+
+    assert played.status != 0
+    reason = (
+        f"us-east-1a, where {subnet} is, does not offer m6i.large and p3dn.24xlarge; these zones do:"
+        " us-east-1c, us-east-1d: give a subnet in one of them with -e subnet_id=subnet-..."
+    )
+    assert reason in played.reason, played.output
+
+
+NO_CREDENTIALS = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
+NO_REGION = {"AWS_REGION": "us-east-9", "AWS_DEFAULT_REGION": "us-east-9"}
+
+
+@pytest.mark.parametrize(
+    ("playbook", "environment", "reason"),
+    [
+        ("cluster.yml", NO_CREDENTIALS, "EC2 does not answer as us-east-1: is that a region"),
+        ("cluster.yml", NO_REGION, "EC2 does not answer as us-east-9: is that a region"),
+        ("playbooks/drain.yml", NO_CREDENTIALS, "The inventory has no coordinator of cluster fresh: is that"),
+        ("playbooks/rotate_keys.yml", NO_REGION, "is it in AWS_REGION=us-east-9, and are there credentials?"),
+    ],
+)
+def test_an_inventory_that_cannot_be_read_is_said_in_one_line_and_nothing_is_done(
+    newcomer: Controller, playbook: str, environment: dict[str, str], reason: str
+) -> None:
+    operator = Controller(newcomer.bed, newcomer.home, newcomer.cache, name=newcomer.name)
+    operator.changes = environment
+
+    played = operator.play(playbook, check=False, worker="i-1", **GOOD)
+
+    assert played.status != 0
+    (line,) = {line for line in played.reason.splitlines() if line}
+    assert reason in line
+    assert "Traceback" not in played.output
+    assert not operator.directory.exists()
