@@ -111,6 +111,15 @@ def test_a_cluster_of_ec2_and_one_of_other_hosts_do_not_take_each_others_folder(
     assert json.loads(note.read_text())["region"] == region
 
 
+def test_a_limit_that_leaves_the_checks_out_is_refused_before_a_host_is_asked(newcomer: Controller) -> None:
+    hosts = ("-i", "inventory/hosts.example.yml", "--limit=two")
+
+    played = newcomer.play("cluster.yml", *hosts, check=False, **GOOD)
+
+    assert played.status != 0
+    assert "--limit leaves localhost out" in played.reason, played.output
+
+
 NO_CREDENTIALS = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
 NO_REGION = {"AWS_REGION": "us-east-9", "AWS_DEFAULT_REGION": "us-east-9"}
 
