@@ -28,12 +28,12 @@ def test_a_testbed_whose_process_is_killed_is_taken_down() -> None:
     assert process.stdout is not None
     folder = Path(process.stdout.readline().strip())
     try:
-        assert str(folder) in run("ps", "-eo", "args")
+        assert str(folder) in run("ps", "-eww", "-o", "args")
         assert folder.name in run("ip", "netns", "list")
     finally:
         process.kill()
         process.communicate()
 
     until(lambda: not folder.exists(), "its folder is left", timeout=60)
-    until(lambda: str(folder) not in run("ps", "-eo", "args"), "a process is left")
+    until(lambda: str(folder) not in run("ps", "-eww", "-o", "args"), "a process is left")
     assert folder.name not in run("ip", "netns", "list").replace("-", " ").split()
