@@ -17,8 +17,8 @@ from testbed.controller import Controller
 
 @pytest.fixture(scope="session")
 def bed() -> Iterator[Testbed]:
-    """A testbed without hosts, its fake EC2 running; gone afterwards, whatever happens. T11: what was asked of
-    it is what the policy of docs/iam allows."""
+    """A testbed without hosts, its fake EC2 running; gone afterwards, whatever happens. T11: what is asked of
+    it the policy of docs/iam allows."""
     if reason := missing():
         pytest.skip(reason)
     bed = Testbed.new()

@@ -21,7 +21,8 @@ def make_vpc(operator: Controller) -> tuple[str, str]:
     with operator.bed.network.inside():
         ec2 = operator.client("ec2")
         vpc = ec2.create_vpc(CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
-        return vpc, ec2.create_subnet(VpcId=vpc, CidrBlock="10.9.0.0/24")["Subnet"]["SubnetId"]
+        place = {"CidrBlock": "10.9.0.0/24", "AvailabilityZone": "us-east-1a"}
+        return vpc, ec2.create_subnet(VpcId=vpc, **place)["Subnet"]["SubnetId"]
 
 
 def leave_a_foreign_group(ec2: Any, cluster: str) -> None:

@@ -52,7 +52,7 @@ def test_a_lost_worker_is_replaced_the_cluster_grows_to_four_and_hosts_that_fail
     stuck.enter(*squatter)
     try:
         process = cluster.start(
-            "cluster.yml", workers=4, boot_seconds=10, silent_seconds=20,
+            "cluster.yml", workers=4, boot_seconds=10, silent_seconds=8,
             worker_type=DRIVELESS, worker_market="spot", allow_no_drives=True,
         )  # fmt: skip
         said = output_until(process, line="PLAY [Start the workers]")

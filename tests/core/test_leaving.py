@@ -1,7 +1,7 @@
 """Workers that are to leave, and what a scheduler without jobs is made of again."""
 
 from core.driver import CLIENT, WORKER_TIMEOUT, Driver, snapshot
-from core.strategies import MAP_REDUCE, make_spec
+from core.strategies import MAP_REDUCE, SCRIPT, make_spec, make_step
 from core.test_scheduler import MAP, REDUCE, driver
 from msgspec.structs import replace
 
@@ -32,6 +32,27 @@ def test_a_draining_worker_owns_no_partition_of_a_stage_that_begins() -> None:
             if drive.scheduler.jobs and drive.task(task).state.value == "running":
                 drive.finish(drive.newest(task))
     assert {worker for worker, _, _ in drive.launches} == {"w1"}
+
+
+def test_a_draining_worker_hands_over_what_it_owns_and_is_free_before_the_job_ends() -> None:
+    drive = driver(make_spec(make_step(reducer=SCRIPT, partitions=2), splits=3), w0=1, w1=1)
+    on_w0, on_w1 = (next(entry for entry in drive.launches if entry[0] == name) for name in ("w0", "w1"))
+    drive.finish(on_w0)
+    stays = drive.newest("map-0-00002")
+    drive.handle(WorkerDrained("w0"))
+    if stays[0] == "w0":  # what it runs it ends
+        drive.finish(stays)
+    while drive.scheduler.needs("w0"):
+        replay = next(entry for entry in reversed(drive.launches) if entry[0] == "w0")
+        assert replay[2].replay, "its spool for the new owner of its partition"
+        drive.finish(replay)
+    assert not drive.ended
+    drive.handle(WorkerLost("w0"))
+    drive.finish(on_w1)
+    drive.drain()
+    assert drive.ended["job"].state == "succeeded"
+    executed = [launch.task for _, _, launch in drive.launches if not launch.replay]
+    assert len(executed) == len(set(executed)), "nothing that was finished runs again"
 
 
 def test_a_job_waits_and_says_why_when_all_workers_are_draining() -> None:

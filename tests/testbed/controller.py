@@ -1,5 +1,6 @@
 """The operator's side of a testbed: AWS and playbooks, from the one place that reaches the hosts."""
 
+import hashlib
 import json
 import os
 import re
@@ -58,6 +59,8 @@ class Controller:
         self.home = home
         self.directory = home / "config/zmqmr/clusters" / name
         self.scripts = Path(sys.executable).parent
+        # A socket's path has room for some 100 characters, and each operator has connections of their own.
+        self._sockets = hashlib.sha256(str(home).encode()).hexdigest()[:8]
         self.changes: dict[str, str] = {}  # to the environment of what is run
         self.commands: list[tuple[str, ...]] = []  # all that were run
 
@@ -73,6 +76,7 @@ class Controller:
             "XDG_CACHE_HOME": str(self.cache),
             "PATH": f"{self.scripts}:{os.environ['PATH']}",
             "ANSIBLE_FORCE_COLOR": "false",
+            "ANSIBLE_SSH_CONTROL_PATH_DIR": str(self.bed.folder / self._sockets),
             **self.changes,
         }
 

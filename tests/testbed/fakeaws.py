@@ -12,9 +12,12 @@ from pathlib import Path
 
 from testbed.bed import REGION, Testbed
 
+from zmqmr.worker.spawn import die_with_parent
+
 
 def main(folder: Path) -> None:
-    """Serve until killed."""
+    """Serve until killed, or until the testbed's process ends."""
+    die_with_parent(os.getppid())
     # moto reads these when it is imported, so the imports below follow them.
     os.environ.update(
         MOTO_AMIS_PATH=str(folder / "amis.json"),

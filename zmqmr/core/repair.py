@@ -101,8 +101,8 @@ class Repair(Launching):
         self._settle(job)
 
     def _move(self, job: Job, stage: Stage, partitions: Iterable[int], name: str) -> bool:
-        """A worker has no room for partitions that it owns: others get those that nobody reads now. False
-        when there is nobody else."""
+        """A worker has no room for partitions that it owns, or is to leave: others get those that nobody
+        reads now. False when there is nobody else."""
         ring = [other for other in self._ring(job) if other != name]
         readers = job.stages[stage.plan.number + 1].tasks
         moved = [

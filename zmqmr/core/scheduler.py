@@ -153,8 +153,11 @@ class Scheduler(Restart):
     def _worker_drained(self, event: WorkerDrained) -> None:
         if worker := self.workers.get(event.worker):
             worker.draining = True
-            for job in self.jobs.values():
+            for job in list(self.jobs.values()):
                 job.changed = True
+                for stage in job.stages:
+                    if worker.name in stage.owners:  # others take over what nobody reads yet
+                        self._move(job, stage, range(stage.plan.partitions), worker.name)
 
     def _worker_kept(self, event: WorkerKept) -> None:
         worker = self.workers.get(event.worker)
