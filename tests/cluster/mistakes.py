@@ -25,6 +25,12 @@ def make_vpc(operator: Controller) -> tuple[str, str]:
         return vpc, ec2.create_subnet(VpcId=vpc, **place)["Subnet"]["SubnetId"]
 
 
+def leave_a_foreign_group(ec2: Any, cluster: str) -> None:
+    """Make a security group that has the name of the cluster's, and is not the cluster's."""
+    vpc = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"][0]["VpcId"]
+    ec2.create_security_group(GroupName=f"zmqmr-{cluster}", Description="somebody's", VpcId=vpc)
+
+
 def leave_foreign_names(iam: Any, cluster: str) -> None:
     """Make what has the names of the cluster's role and profile, and is not the cluster's."""
     name = f"zmqmr-{cluster}-us-east-1"
@@ -98,7 +104,9 @@ MISTAKES: list[tuple[dict[str, object], dict[str, str], str]] = [
     (
         {"cluster": "foreign"},
         {},
-        r"There is a role zmqmr-foreign-us-east-1 that does not bear the tag zmqmr:cluster=foreign: it is"
-        r" somebody else's[\s\S]*There is an instance profile zmqmr-foreign-us-east-1 that does not",
+        r"There is a security group zmqmr-foreign that does not bear the tag zmqmr:cluster=foreign: it is"
+        r" somebody else's[\s\S]*There is a role zmqmr-foreign-us-east-1 that does not bear the tag"
+        r" zmqmr:cluster=foreign: it is somebody else's[\s\S]*There is an instance profile"
+        r" zmqmr-foreign-us-east-1 that does not",
     ),
 ]

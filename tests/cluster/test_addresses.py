@@ -126,6 +126,7 @@ def test_stopped_instances_are_started_again_and_one_without_a_known_host_key_st
     until(lambda: not any(host.alive for host in hosts), "they are not off")
     (cluster.directory / "known_hosts").unlink()
 
+    cluster.play("cluster.yml", *HERE, "--check", ssh_address="public")
     code = "UnauthorizedOperation"
     with cluster.bed.refusing("GetConsoleOutput", code, "You may not.", where=other["InstanceId"]):
         changed = {"ssh_from": "172.31.0.0/17", "ssh_address": "public"}

@@ -1,12 +1,14 @@
 """What operators get wrong before there is a cluster: each stops before anything is started, in one line that
 says what to do. T12."""
 
+import json
 import re
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
-from cluster.mistakes import GOOD, MISTAKES, REFUSAL, leave_foreign_names, make_vpc
+from cluster.mistakes import GOOD, MISTAKES, REFUSAL, leave_a_foreign_group, leave_foreign_names, make_vpc
 from testbed.controller import Controller, Played
 
 pytestmark = pytest.mark.timeout(600)
@@ -30,6 +32,7 @@ def mistakes(newcomer: Controller) -> Iterator[list[Future[Played]]]:
 
     with newcomer.bed.network.inside():
         leave_foreign_names(newcomer.client("iam"), "foreign")
+        leave_a_foreign_group(newcomer.client("ec2"), "foreign")
     quota = newcomer.bed.refusing("RunInstances", "VcpuLimitExceeded", "You have none.", where="zmqmr-quota")
     rights = newcomer.bed.refusing("RunInstances", "UnauthorizedOperation", REFUSAL, where="'rightless'")
     refusal = "User is not authorized to perform: iam:CreateRole"
@@ -76,6 +79,45 @@ def test_a_subnet_in_a_zone_without_the_instance_type_is_refused(newcomer: Contr
         " us-east-1c, us-east-1d: give a subnet in one of them with -e subnet_id=subnet-..."
     )
     assert reason in played.reason, played.output
+
+
+@pytest.mark.parametrize(
+    ("playbook", "inventory", "region", "reason"),
+    [
+        ("cluster.yml", "localhost,", "", "Cluster fresh is one of hosts that are not on EC2: give their"),
+        ("playbooks/destroy.yml", "localhost,", "", "Cluster fresh is one of hosts that are not on EC2"),
+        (
+            "cluster.yml",
+            "inventory/hosts.example.yml",
+            "us-east-1",
+            "Cluster fresh was started on EC2",
+        ),
+    ],
+)
+def test_a_cluster_of_ec2_and_one_of_other_hosts_do_not_take_each_others_folder(
+    newcomer: Controller, tmp_path: Path, playbook: str, inventory: str, region: str, reason: str
+) -> None:
+    operator = Controller(newcomer.bed, tmp_path, newcomer.cache, name=newcomer.name)
+    operator.directory.mkdir(parents=True, mode=0o700)
+    note = operator.directory / "cluster.json"
+    note.touch(mode=0o600)
+    note.write_text(json.dumps({"name": "fresh", "region": region}))
+
+    played = operator.play(playbook, "-i", inventory, check=False, **GOOD)
+
+    assert played.status != 0
+    assert reason in played.reason, played.output
+    assert [each.name for each in operator.directory.iterdir()] == ["cluster.json"]
+    assert json.loads(note.read_text())["region"] == region
+
+
+def test_a_limit_that_leaves_the_checks_out_is_refused_before_a_host_is_asked(newcomer: Controller) -> None:
+    hosts = ("-i", "inventory/hosts.example.yml", "--limit=two")
+
+    played = newcomer.play("cluster.yml", *hosts, check=False, **GOOD)
+
+    assert played.status != 0
+    assert "--limit leaves localhost out" in played.reason, played.output
 
 
 NO_CREDENTIALS = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}

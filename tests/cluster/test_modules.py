@@ -25,8 +25,8 @@ def survey(
 ) -> dict[str, Any]:
     """What the module gives, as a playbook would get it."""
     launches = [
-        {"role": "coordinator", "type": "m6i.large", "count": 1},
-        {"role": "worker", "type": worker_type, "count": 1},
+        {"role": "coordinator", "type": "m6i.large", "count": 1, "market": "on-demand"},
+        {"role": "worker", "type": worker_type, "count": 1, "market": "spot"},
     ]
     names = {"cluster": cluster, "iam_name": f"zmqmr-{cluster}-us-east-1"}
     arguments = {**names, "launches": launches, "image_parameter": PARAMETER, **options}
@@ -55,7 +55,7 @@ def test_a_survey_finds_what_a_cluster_needs(operator: Controller) -> None:
     assert found["subnet"]["availability_zone"] == "us-east-1a"
     assert found["subnet"]["map_public_ip_on_launch"] is True
     assert found["image"]["owner_id"] == "099720109477" and found["image"]["root_device_name"]
-    nothing = ("instances", "key_pairs", "roles", "profiles", "refused", "forbidden")
+    nothing = ("instances", "key_pairs", "groups", "roles", "profiles", "refused", "forbidden")
     assert [found[name] for name in nothing] == [[]] * len(nothing)
 
 

@@ -90,6 +90,11 @@ def test_t11_an_operator_starts_what_is_of_clusters(
     assert not allows("ec2:RunInstances", resource, **bad)
 
 
+@pytest.mark.parametrize("kind", ["network-interface/*", "subnet/subnet-1", "spot-instances-request/*"])
+def test_t11_what_a_launch_needs_beside_them_bears_no_tag(kind: str) -> None:
+    assert allows("ec2:RunInstances", EC2 + kind)
+
+
 @pytest.mark.parametrize(
     ("action", "resource"),
     [

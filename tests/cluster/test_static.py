@@ -77,6 +77,20 @@ def test_every_default_of_a_role_is_in_its_argument_specs(role: str) -> None:
     assert all(entry["short_description"] for entry in specs.values())
 
 
+def test_what_a_cluster_was_started_with_is_noted_under_the_name_that_reads_it_again() -> None:
+    defaults = (ROOT / "roles/ec2_cluster/defaults/main.yml").read_text()
+    read = set(re.findall(r"validate_inventory_remembered\.(\w+)", defaults))
+    tasks = yaml.safe_load((ROOT / "roles/ec2_cluster/tasks/record.yml").read_text())
+    set_facts = [task["ansible.builtin.set_fact"] for task in tasks if "ansible.builtin.set_fact" in task]
+    (facts,) = [each["ec2_cluster_facts"] for each in set_facts if "ec2_cluster_facts" in each]
+    given = set(re.findall(r"{{ (\w+) \| default\(", defaults))
+
+    assert read == set(facts) - {"name", "coordinator", "user", "port", "region"}
+    assert {name for name in given - read if not name.endswith("_seconds")} == {"replace_lost"}
+    table = (ROOT / "docs/operations.md").read_text()
+    assert [name for name in sorted(given) if f"`{name}`" not in table] == []
+
+
 @pytest.mark.parametrize("role", [role for role in ROLES if role != "ec2_cluster"])
 def test_host_roles_need_nothing_but_ansible_itself(role: str) -> None:
     text = "".join(path.read_text() for path in (ROOT / "roles" / role).rglob("tasks/*.yml"))
@@ -288,6 +302,9 @@ def test_f48_a_request_that_was_begun_keeps_its_token_until_ec2_shows_what_came_
     [
         ("InsufficientInstanceCapacity", "", True),
         ("InvalidParameterValue", "Value (x) is invalid. Invalid IAM Instance Profile name", True),
+        ("InvalidParameterValue", 'IAM Instance Profile "arn:x" has no associated IAM Roles', True),
+        ("InvalidKeyPair.NotFound", "The key pair 'zmqmr-demo' does not exist", True),
+        ("InvalidGroup.NotFound", "The security group 'sg-1' does not exist", True),
         ("InvalidParameterValue", "Value (x) for parameter groupId is invalid", False),
         ("VcpuLimitExceeded", "", False),
     ],

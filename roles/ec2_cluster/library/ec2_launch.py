@@ -64,6 +64,9 @@ except ImportError:  # AnsibleAWSModule says so
     pass
 
 _MAY_PASS = ("InsufficientInstanceCapacity", "InsufficientHostCapacity", "IdempotentInstanceTerminated")
+# Not all of EC2 knows at once what was just made: key pair, security group, profile, that it has a role.
+_NOT_YET_CODES = ("InvalidKeyPair.NotFound", "InvalidGroup.NotFound")
+_NOT_YET_WORDS = ("nvalid IAM Instance Profile", "has no associated IAM Roles")
 _TOO_MANY = ("RequestLimitExceeded", "Throttling")  # EC2 has not looked at the request
 _POLL_SECONDS = 2
 # An answer that never comes is noticed; the token makes asking again harmless.
@@ -72,8 +75,8 @@ _PATIENCE = {"connect_timeout": 5, "read_timeout": 60, "retries": {"mode": "stan
 
 def may_pass(code, message):
     """Whether EC2 may take the same request some seconds later."""
-    # A new instance profile is known to EC2 only after some seconds.
-    return code in _MAY_PASS or (code == "InvalidParameterValue" and "nvalid IAM Instance Profile" in message)
+    unknown_profile = code == "InvalidParameterValue" and any(words in message for words in _NOT_YET_WORDS)
+    return unknown_profile or code in _MAY_PASS + _NOT_YET_CODES
 
 
 def decided(error):
@@ -158,6 +161,8 @@ def wait(module, client, started):
             # Not everything in EC2 knows at once what was started.
             if error.response["Error"]["Code"] != "InvalidInstanceID.NotFound":
                 module.fail_json_aws(error, msg="cannot look at the new instances")
+        except BotoCoreError as error:
+            module.fail_json(msg=f"no answer about the new instances: {error}", code="NoAnswer")
         names = {name: instance["State"]["Name"] for name, instance in states.items()}
         if len(names) == len(started) and set(names.values()) == {"running"}:
             return

@@ -5,8 +5,9 @@ DOCUMENTATION = r"""
 module: ec2_survey
 short_description: What EC2 has and offers for a cluster
 description:
-  - Regions, instance types and the zones that offer them, the cluster's instances, key pair, role and
-    instance profile, a subnet, Canonical's image, and whether the credentials may start instances.
+  - Regions, instance types and the zones that offer them, the cluster's instances, key pair, security
+    group, role and instance profile, a subnet, Canonical's image, and whether the credentials may start
+    instances.
   - It changes nothing.
   - What AWS refuses to answer is data too, so that the role can say what to do.
 options:
@@ -19,8 +20,8 @@ options:
     type: str
     required: true
   launches:
-    description: The instances that there are to be, each with its C(role), C(type) and C(count). The image
-      is for the last one's processor.
+    description: The instances that there are to be, each with its C(role), C(type), C(count) and
+      C(market). The image is for the last one's processor.
     type: list
     elements: dict
     required: true
@@ -60,6 +61,12 @@ instances:
   elements: dict
 key_pairs:
   description: The key pair of the cluster, with its C(key_name), C(public_key) and C(tags).
+  returned: always
+  type: list
+  elements: dict
+groups:
+  description: The security group of the cluster's name in the subnet's VPC, with its C(group_id), C(vpc_id)
+    and C(tags).
   returned: always
   type: list
   elements: dict
@@ -205,9 +212,16 @@ def tags_of(ask_for, kind, **name):
 
 
 def groups(client, cluster):
-    """The ids of the cluster's security groups."""
-    wanted = filters(**{"tag:zmqmr:cluster": cluster, "group_name": f"zmqmr-{cluster}"})
-    return [each["GroupId"] for each in client.describe_security_groups(Filters=wanted)["SecurityGroups"]]
+    """The security groups of the cluster's name, one in a VPC."""
+    wanted = filters(group_name=f"zmqmr-{cluster}")
+    return [
+        {
+            "group_id": each["GroupId"],
+            "vpc_id": each.get("VpcId", ""),
+            "tags": boto3_tag_list_to_ansible_dict(each.get("Tags", [])),
+        }
+        for each in client.describe_security_groups(Filters=wanted)["SecurityGroups"]
+    ]
 
 
 def subnets(client, name):
@@ -258,6 +272,7 @@ def try_launch(client, cluster, kind, group_ids, subnet_id, image_id):
             MetadataOptions={"HttpTokens": "required"},
             TagSpecifications=[{"ResourceType": each, "Tags": tags} for each in ("instance", "volume")],
             **({"SecurityGroupIds": group_ids} if group_ids else {}),
+            **({"InstanceMarketOptions": {"MarketType": "spot"}} if kind["market"] == "spot" else {}),
         )
     except ClientError as error:
         if is_forbidden(error, bool(group_ids)):
@@ -331,7 +346,9 @@ def survey(ec2, ssm, iam, cluster, iam_name, launches, subnet_id, image_paramete
     further, refused_then = look_further(ec2, ssm, answers, launches[-1]["type"], subnet_id, image_parameter)
     answers.update(further)
     subnet = answers["subnet"] = chosen(answers.pop("subnets"), answers["zones"])
-    group_ids, tries = answers.pop("groups"), {}
+    answers["groups"] = [each for each in answers["groups"] if each["vpc_id"] == subnet.get("vpc_id")]
+    ours = [each for each in answers["groups"] if each["tags"].get("zmqmr:cluster") == cluster]
+    group_ids, tries = [each["group_id"] for each in ours], {}
     if subnet and answers["image"]:
         where = (group_ids, subnet["subnet_id"], answers["image"]["id"])
         for each in missing(launches, answers["instances"]):
