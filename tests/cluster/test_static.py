@@ -80,12 +80,10 @@ def test_every_default_of_a_role_is_in_its_argument_specs(role: str) -> None:
 def test_what_a_cluster_was_started_with_is_noted_under_the_name_that_reads_it_again() -> None:
     defaults = (ROOT / "roles/ec2_cluster/defaults/main.yml").read_text()
     read = set(re.findall(r"validate_inventory_remembered\.(\w+)", defaults))
-    tasks = yaml.safe_load((ROOT / "roles/ec2_cluster/tasks/record.yml").read_text())
-    set_facts = [task["ansible.builtin.set_fact"] for task in tasks if "ansible.builtin.set_fact" in task]
-    (facts,) = [each["ec2_cluster_facts"] for each in set_facts if "ec2_cluster_facts" in each]
+    values = yaml.safe_load((ROOT / "roles/ec2_cluster/vars/main.yml").read_text())
     given = set(re.findall(r"{{ (\w+) \| default\(", defaults))
 
-    assert read == set(facts) - {"name", "coordinator", "user", "port", "region"}
+    assert read == set(values["__ec2_cluster_arguments"]) - {"name", "region"}
     assert {name for name in given - read if not name.endswith("_seconds")} == {"replace_lost"}
     table = (ROOT / "docs/operations.md").read_text()
     assert [name for name in sorted(given) if f"`{name}`" not in table] == []
