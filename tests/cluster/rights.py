@@ -5,6 +5,9 @@ import json
 from environment import ROOT
 from testbed.bed import Testbed
 
+# What one cluster's life does not come upon: stopped instances, changed networks. test_addresses.py has them.
+ASKED_ELSEWHERE = {"ec2:RevokeSecurityGroupIngress", "ec2:StartInstances"}
+
 
 def operators_rights() -> set[str]:
     """The actions that docs/iam/operator.json allows, as `ec2:RunInstances`."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from cluster.jobs import until
+from cluster.rights import ASKED_ELSEWHERE, asked_of
 from testbed.controller import Controller
 
 pytestmark = pytest.mark.timeout(600)
@@ -150,3 +151,4 @@ def test_ssh_is_open_from_where_it_was_said_last(open_cluster: Controller) -> No
 
     networks = [network["CidrIp"] for rule in group["IpPermissions"] for network in rule["IpRanges"]]
     assert networks == ["172.31.0.0/17"]
+    assert asked_of(open_cluster.bed) >= ASKED_ELSEWHERE  # T11
