@@ -1,5 +1,6 @@
 """Jobs on real hosts, through ssh, while hosts die, are cut off, and come back."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 from cluster.jobs import MARK, Running, same, start, start_and_hold, until
 from differential.harness import Result
+from environment import ROOT
 from testbed.capture import Capture
 from testbed.controller import Controller
 from testbed.hosts import Host
@@ -29,12 +31,27 @@ def test_a_job_gives_what_inline_gives_and_nothing_of_it_is_readable_on_the_netw
     cluster: Controller, undisturbed: Result, expected: Result, lines: Path
 ) -> None:
     same(undisturbed, expected)
+    assert "is run again" not in undisturbed.stderr, "each worker has two drives"
     with Capture(cluster.bed.network) as capture:
         again = start(cluster, lines).end()
 
     assert again.stdout == undisturbed.stdout
     assert sum(map(len, capture.packets)) > len(lines.read_bytes())  # T2: it did see the job
     assert not any(MARK.encode() in packet for packet in capture.packets)
+
+
+def test_a_task_that_failed_can_be_run_alone_on_its_host(cluster: Controller, tmp_path: Path) -> None:
+    (tmp_path / "bad.txt").write_text("good\nraise this\n")
+    command = ["zmqmr-run", str(ROOT / "tests/jobs/bad_records.py"), "--cluster", cluster.name, "--no-conf"]
+    done = cluster.run(*command, str(tmp_path / "bad.txt"), check=False)
+
+    assert done.returncode == 1
+    bundle = re.search(r"on that host: zmqmr replay (/var/lib/zmqmr/state/repro/\S+)", done.stderr)
+    assert bundle, done.stderr
+    hosts = [cluster.host(instance) for instance in cluster.instances("worker")]
+    there = [host for host in hosts if host.enter("sh", "-c", f"ls {bundle[1]} || true")]
+    again = there[0].enter("sh", "-c", f"zmqmr replay {bundle[1]} 2>&1 || true")
+    assert "cannot take raise this" in again
 
 
 def test_the_example_of_the_manual_runs(cluster: Controller) -> None:

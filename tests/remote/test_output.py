@@ -70,6 +70,7 @@ def test_output_needs_no_room_on_the_clients_drive_and_little_memory(steady, our
 
     assert result.rc == 0, result.stderr
     assert set(result.lines) == blocks and sum(result.lines.values()) == len(blocks)
+    assert "job output is in" not in result.stderr, "there is no such directory"
     assert int(result.stderr.split()[-1]) < 65_000  # KiB: Python and its packages, and 8 chunks
     assert steady.stored() == []
 

@@ -202,11 +202,17 @@ class ZeroMQMRJobRunner(MRJobBinRunner):
         UsageError or InputError when it cannot start, StepFailedException when it fails, or is killed (a
         JobKilled), CoordinatorUnreachable when the coordinator is lost. An interrupt cancels the job first.
         """
-        announced = output_announced(lambda: not self._detached and not self._detached_there)
+        announced = output_announced(self._output_is_here)
         with said_to_user(job=self._begun), signals_clean_up(), announced:
             if not self._get_steps():
                 raise UsageError("the job has no steps; give it a mapper, a combiner or a reducer")
             super().run()
+
+    def _output_is_here(self) -> bool:
+        """Whether the job's output, when it has ended, is in its directory on this machine."""
+        if self._detached or self._detached_there:
+            return False
+        return self._there is None or not self._there.streams
 
     def _begun(self) -> str:
         """The job's id once it runs, "" before."""

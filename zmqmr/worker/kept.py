@@ -102,6 +102,10 @@ class Kept:
             raise Corrupt(f"there is no spool of {launch.task} any more")
         return shelf.report(key), Spool(shelf.path(key))
 
+    def _shelf_beside(self, directory: str) -> Shelf:
+        """The shelf on the drive of an attempt's directory: nothing can be renamed onto another drive."""
+        return next(each for each in self._shelves if directory.startswith(_parent(each)))
+
     def keep_spool(self, launch: Launch, directory: str, output: str, done: AttemptDone | None) -> Spool:
         """An attempt's spool, now the task's; an earlier attempt's stands, if it holds the same.
         `directory`, `output`: of the attempt. `done`: its report. SpillError when it cannot be kept."""
@@ -112,7 +116,7 @@ class Kept:
             shelf.drop(key)
             shelf = None
         if shelf is None and done is not None:
-            shelf = next(each for each in self._shelves if directory.startswith(_parent(each)))
+            shelf = self._shelf_beside(directory)
             try:
                 shelf.keep(key, output, done)
             except OSError as error:
@@ -182,7 +186,7 @@ class Kept:
         path = os.path.join(directory, "spool")
         try:
             SpoolWriter(path).close()
-            self._shelves[0].keep(self._key(launch), path, done)
+            self._shelf_beside(directory).keep(self._key(launch), path, done)
         except OSError as error:
             raise spill_error(error, path) from error
 
