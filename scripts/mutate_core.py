@@ -17,6 +17,18 @@ TESTS = [f"core/test_{name}.py" for name in ("restart", "records", "leaving", "s
 # What the bug is, the module of the core, its text (found exactly once), what takes its place.
 MUTANTS = [
     (
+        "a worker that is drained keeps what it owns",
+        "scheduler",
+        "if worker.name in stage.owners:  # others take over what nobody reads yet",
+        "if False:  # others take over what nobody reads yet",
+    ),
+    (
+        "a worker that is to stay after all gets none of what nobody could own",
+        "scheduler",
+        "if worker.name in job.opened and not job.settled and not job.awaited:",
+        "if False:",
+    ),
+    (
         "what was committed before a restart is committed again",
         "restart",
         "in committed:\n                self._confirm",
