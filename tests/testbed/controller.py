@@ -44,9 +44,10 @@ class Played:
 
 def descendants(pid: int) -> list[int]:
     """The processes that a process has started, and those that they have."""
-    pairs = [line.split() for line in run("ps", "-e", "-o", "pid=,ppid=").splitlines()]
-    children = [int(child) for child, parent in pairs if int(parent) == pid]
-    return children + [each for child in children for each in descendants(child)]
+    started, pairs = [pid], [line.split() for line in run("ps", "-e", "-o", "pid=,ppid=").splitlines()]
+    for parent in started:  # which grows meanwhile
+        started += [int(each) for each, its_parent in pairs if int(its_parent) == parent]
+    return started[1:]
 
 
 class Controller:
