@@ -13,6 +13,7 @@ from zmqmr.errors import ProtocolError
 PROTOCOL = 1
 
 AttemptNumber = Annotated[int, Meta(ge=1, le=1_000_000)]
+Seconds = Annotated[float, Meta(ge=0, le=1e12)]
 Count = Annotated[int, Meta(ge=0, le=2**48)]  # an offset in a file, a number of records: up to 281 TB
 Sum = Annotated[int, Meta(ge=0, le=2**63 - 1)]  # of many of them
 # Names become parts of paths: neither "." nor "..", and no newline, which `$` would let through at the end.
@@ -453,7 +454,7 @@ class Submit(Message, frozen=True):
     host: Text = ""  # of the client
     mrjob: Version = ""  # empty: the same as the coordinator's
     python: Version = ""
-    lease_seconds: Annotated[float, Meta(ge=0)] = 0.0
+    lease_seconds: Seconds = 0.0
 
 
 class Cancel(Message, frozen=True):
@@ -554,6 +555,7 @@ class JobEnded(Message, frozen=True):
     reason: Text = ""
     stages: tuple[StageProgress, ...] = ()
     files: tuple[StoredFile, ...] = ()  # of a job that is stored and succeeded: its output
+    seconds: Seconds = 0.0  # from its submission to its end
 
 
 class Notice(Message, frozen=True):
@@ -592,6 +594,7 @@ class JobSummary(Struct, frozen=True):
     label: str = ""  # known while it runs
     files: Count = 0  # of its output, in the store unless a client has fetched them
     counters: tuple[Counters, ...] = ()
+    seconds: Seconds = 0.0  # since its submission, or until its end
 
 
 class JobList(Message, frozen=True):

@@ -111,6 +111,22 @@ def test_a_terminal_gets_one_line_rewritten_in_place(
     assert lines == []
 
 
+def test_a_stage_is_estimated_by_the_time_in_which_it_worked(lines: list[str]):
+    clock = Clock()
+    progress = Progress(1, stream=io.StringIO(), clock=clock)
+    half = dict(done=2, records=1000, bytes=1_000_000, total_bytes=2_000_000)
+    progress(update(stage()))
+    clock.now = 10.0
+    progress(update(stage(running=0, **half), waiting="no worker is there"))
+    for clock.now in (20.0, 90.0):
+        progress(update(stage(running=0, **half), waiting="no worker is there"))
+        assert lines[-1].endswith("2 of 4 tasks, 0 running, waiting: no worker is there")
+    progress(update(stage(**half)))
+    clock.now = 100.0
+    progress(update(stage(**half)))
+    assert lines[-1].endswith("2 of 4 tasks, 2 running, 50 records/s, 50.0 kB/s, 0:20 left")
+
+
 def test_the_line_is_cut_to_the_terminal(
     lines: list[str], terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ):
@@ -192,6 +208,23 @@ def test_an_explanation_names_everything_that_is_known():
         "    last words",
     ):
         assert part in text
+
+
+def test_of_a_long_standard_error_the_end_is_shown_and_the_log_has_it_all(lines: list[str]):
+    failed = report(stderr="".join(f"line {number}\n" for number in range(1235)))
+    Progress(3, stream=io.StringIO())(failed)
+    shown = lines[-1].split("\n")
+    title = "  the end of its standard error (the last 20 of 1,235 lines; zmqmr logs shows all):"
+    assert shown[-21:] == [title, *(f"    line {number}" for number in range(1215, 1235))]
+    assert explain(failed, 3).count("    line ") == 1235
+
+
+def test_a_record_that_a_job_might_leave_out_comes_with_the_switch():
+    hint = "--skip-bad-records"
+    at = dict(path="/in", offset=7, record="bad")
+    assert hint in explain(replace(report(**at), step=0), 3)
+    for other in (report(**at), replace(report(final=False, **at), step=0), replace(report(), step=0)):
+        assert hint not in explain(other, 3)
 
 
 def test_a_job_that_cannot_begin_has_no_attempt_that_failed():

@@ -200,7 +200,11 @@ def test_a_worker_that_is_drained_while_a_job_runs_leaves_without_a_loss(
 
 def test_a_worker_whose_drain_is_cancelled_takes_work_again(ring: Ring, expected: Result) -> None:
     everyone = ("w0", "w1", "w2")
-    assert ring.cluster.command("drain", *everyone).returncode == 0
+    one = ring.cluster.command("drain", "w0")
+    assert (one.returncode, one.stderr) == (0, "")
+    drained = ring.cluster.command("drain", *everyone)
+    assert drained.returncode == 0
+    assert "no worker is left to take work" in drained.stderr, drained.stderr
     assert ring.cluster.command("workers", "w2").returncode == 1, "it is to leave"
     assert ring.cluster.command("drain", "--cancel", *everyone).returncode == 0
     assert ring.cluster.command("workers", *everyone, "--wait", "10").returncode == 0

@@ -223,7 +223,7 @@ def test_a_command_of_another_release_is_refused_and_both_sides_are_named_F50(st
     [
         ("nowhere", "no cluster nowhere is known here"),
         ("a/b", "neither the name of a cluster"),
-        ("tcp://10.0.0.1:2681", "needs keys"),
+        ("tcp://10.0.0.1:2681", "set ZMQMR_KEYS to the folder that has its coordinator.pub"),
         ("tcp://127.0.0.1:99999", "is not an endpoint"),
     ],
 )

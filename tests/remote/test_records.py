@@ -94,15 +94,38 @@ def test_standard_input_bears_that_name_in_failures(site):
 def test_a_detached_job_is_found_followed_and_fetched_by_its_id_F37(site, words):
     job = site.run("word_count", "--detach", words).stdout.decode().strip()
 
-    assert site.newest()["state"] == "left"
+    listed = site.zmqmr("jobs").stdout.decode().splitlines()[1]
+    assert site.newest()["state"] == "left" and "it goes on without a client" in listed
     until(lambda: "succeeded" in site.zmqmr("show", job).stdout.decode(), "it did not end")
     attached = site.zmqmr("attach", job[:25])
 
     assert set(attached.lines) == COUNTED, attached.stderr
+    assert f"{job} on the cluster {site.cluster.name}: succeeded, 2 of 2 tasks done" in attached.stderr
     assert site.newest()["state"] == "succeeded"
-    assert "was printed" in site.zmqmr("show", job).stdout.decode()
+    shown = site.zmqmr("show", job).stdout.decode()
+    assert "was printed" in shown and "data:" not in shown
     again = site.zmqmr("attach", job)
     assert (again.rc, again.stdout) == (2, b"") and "was fetched before" in again.stderr
+
+
+def test_a_detached_job_took_as_long_as_its_cluster_says(site, words, tell):
+    job = site.run("noted_words", "--detach", "--pause", "1", "--tell", tell, words).stdout.decode().strip()
+
+    (running,) = (
+        json.loads(line)
+        for line in site.cluster.command("jobs", "--cluster", site.cluster.name, "--json").stdout.splitlines()
+        if job in line.decode()
+    )
+    assert site.zmqmr("attach", job).rc == 0
+
+    (ended,) = (
+        json.loads(line)
+        for line in site.cluster.command("jobs", "--cluster", site.cluster.name, "--json").stdout.splitlines()
+        if job in line.decode()
+    )
+    assert (running["state"], ended["state"]) == ("running", "succeeded")
+    assert ended["seconds"] > max(running["seconds"], 2)  # two lines, a second each
+    assert abs(site.newest()["seconds"] - ended["seconds"]) < 0.001
 
 
 def test_a_detached_jobs_output_goes_to_the_directories_it_was_asked_for(site, words, ours):

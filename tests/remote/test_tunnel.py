@@ -180,6 +180,22 @@ def test_ssh_ends_with_a_client_that_is_killed(steady, config, ours, tmp_path):
     steady.end_jobs()
 
 
+@pytest.mark.parametrize("region", ["eu-west-1", ""])
+def test_a_host_that_does_not_answer_may_have_moved_on_ec2(config, text, steady, region):
+    ssh = config / "bin" / "ssh"
+    ssh.write_text(
+        "#!/bin/sh\necho ssh: connect to host there.example port 2222: Connection timed out >&2\nexit 255\n"
+    )
+    described = json.loads((config / "zmqmr/clusters/demo/cluster.json").read_text())
+    (config / "zmqmr/clusters/demo/cluster.json").write_text(json.dumps(described | {"region": region}))
+
+    result = run(steady.job_command("word_count", text, cluster="demo"), environ(config))
+
+    assert result.rc == 3
+    hint = "; if it has moved, or ssh_from has not your address, run cluster.yml again"
+    assert result.stderr.splitlines()[-1].endswith("Connection timed out" + hint * bool(region))
+
+
 def test_an_unknown_host_is_refused_in_one_line_T13(steady, config, text):
     known = config / "zmqmr" / "clusters" / "demo" / "known_hosts"
     known.write_text("")
@@ -188,7 +204,7 @@ def test_an_unknown_host_is_refused_in_one_line_T13(steady, config, text):
 
     assert result.rc == 3
     assert (
-        "cannot reach the cluster demo by ssh at there.example: Host key verification failed."
+        "cannot reach the cluster demo by ssh at there.example: Host key verification failed.\n"
         in result.stderr
     )
 

@@ -1,6 +1,7 @@
 """zmqmr drain: let workers finish what they have, so that they can leave without loss."""
 
 import argparse
+import sys
 from typing import TYPE_CHECKING
 
 from zmqmr.cli.services import add_coordinator_options, ask
@@ -39,6 +40,12 @@ def run(args: argparse.Namespace) -> int:
     if args.cancel:
         show(found, args.json)
         return EXIT_OK
+    if all(worker.state == "draining" for worker in found.workers):
+        print(
+            "zmqmr: no worker is left to take work: jobs wait until one joins, or stays with"
+            f" zmqmr drain --cancel {args.names[-1]}",
+            file=sys.stderr,
+        )
     found = await_workers(args, lambda found: not _needed(found, args.names), found)
     show(found, args.json)
     return EXIT_JOB_FAILED if _needed(found, args.names) else EXIT_OK

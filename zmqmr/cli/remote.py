@@ -132,6 +132,9 @@ def attach(args: argparse.Namespace, record: "Record | None") -> int:
         log.setLevel(logging.INFO)
     with connect(args) as cluster:
         job = _find(args, cluster)
+        log.info(
+            "%s on the cluster %s: %s, %d of %d tasks done", job.job, args.cluster, job.state, *_done(job)
+        )
         ended = _follow(cluster, job, record)
         has_client = record is not None and _write_end(record, ended)
         if args.json:

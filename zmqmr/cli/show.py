@@ -99,7 +99,7 @@ def _print(record: "Record") -> None:
         ("inputs", _inputs(record)),
         ("resumes", record.resumes),
         ("resumed by", record.resumed_by),
-        ("data", record.data if os.path.isdir(record.data) else ""),
+        ("data", record.data if not record.cluster and os.path.isdir(record.data) else ""),
         ("processes", ", ".join(f"{what} {each.pid}" for what, each in sorted(living(record).items()))),
         ("versions", ", ".join(f"{what} {version}" for what, version in sorted(record.versions.items()))),
         ("settings", ", ".join(f"ZMQMR_{k.upper()}={v}" for k, v in sorted(record.settings.items()))),

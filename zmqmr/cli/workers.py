@@ -23,6 +23,8 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "workers",
         help="show the workers of a cluster",
         description="Shows the workers of a cluster. With names, whether those are there and ready.",
+        epilog="NEEDED: yes while a job that runs needs what the worker holds or does, so that its end would"
+        " cost work. HEARD: how long ago its coordinator heard it.",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="of a worker that should be ready")
     parser.add_argument(

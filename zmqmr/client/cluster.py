@@ -77,7 +77,13 @@ def _at(name: str, settings: Settings) -> Cluster:
     store = check_endpoint(store)
     keys = load_keys(settings.keys, "client") if settings.keys else None
     for endpoint in (control, store):
-        check_safe(endpoint, keys is not None)
+        try:
+            check_safe(endpoint, keys is not None)
+        except UsageError as error:
+            raise UsageError(
+                f"--cluster {name} is used with the cluster's keys: set ZMQMR_KEYS to the folder that has its"
+                " coordinator.pub and client.secret, or give the cluster's name"
+            ) from error
     return Cluster(name, control, store, keys)
 
 

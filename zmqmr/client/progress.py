@@ -24,6 +24,7 @@ RECORD_CHARACTERS = 500  # of a record in an explanation
 REASON_CHARACTERS = 200  # of one that was said before
 STORY = "  what happened to the task, in minutes and seconds since the job began:"
 RUN_ALONE = "  run it alone"
+STDERR_LINES = 20  # of an attempt's standard error, where it is shown while the job runs
 STORY_LINES = 10  # of a task's story: its last events
 STORY_CHARACTERS = 200  # of one of them
 STANDARD_INPUT = "standard input"
@@ -32,9 +33,11 @@ OF_A_FAILURE = {"of_a_failure": True}  # marks what is logged about a failed att
 _STORY_LINE = re.compile(r"(\d+(?:\.\d+)?) (.*)", re.DOTALL)
 
 
-def explain(report: AttemptReport, steps: int, elsewhere: bool = False) -> str:
-    """Why an attempt failed, in full: host, step, task, attempt, file, offset, record, traceback, stderr.
-    `elsewhere`: its host is not this one."""
+def explain(
+    report: AttemptReport, steps: int, elsewhere: bool = False, stderr_lines: int | None = None
+) -> str:
+    """Why an attempt failed: host, step, task, attempt, file, offset, record, traceback, stderr.
+    `elsewhere`: its host is not this one. `stderr_lines`: of its standard error, the last ones; None: all."""
     failure = report.failure
     lines = [
         _headline(report, steps),
@@ -44,17 +47,28 @@ def explain(report: AttemptReport, steps: int, elsewhere: bool = False) -> str:
         lines.append("  while reading " + _place(report))
     if failure.record:
         lines.append(f"  record: {cut(one_line(failure.record), RECORD_CHARACTERS)}")
+        if report.final and report.step == 0 and failure.offset is not None:
+            lines.append("  --skip-bad-records N leaves up to N such records out of the result")
     if failure.repro:
         where = " on that host" if elsewhere else ""
         lines.append(f"{RUN_ALONE}{where}: zmqmr replay {one_line(failure.repro)}")
     elif failure.no_repro:
         lines.append(f"  no repro bundle: {one_line(failure.no_repro)}")
-    for title, text in (("traceback", failure.traceback), ("the end of its standard error", failure.stderr)):
-        if text.strip():
-            lines.append(f"  {title}:")
-            lines.extend("    " + line for line in printable(text.rstrip()).split("\n"))
+    lines += _indented("traceback", failure.traceback, None)
+    lines += _indented("the end of its standard error", failure.stderr, stderr_lines)
     lines += _story(report.story)
     return "\n".join(lines)
+
+
+def _indented(title: str, text: str, last: int | None) -> list[str]:
+    """A title and the lines below it, or the `last` ones of them; nothing without text."""
+    if not text.strip():
+        return []
+    lines = printable(text.rstrip()).split("\n")
+    if last is not None and len(lines) > last:
+        title += f" (the last {last} of {len(lines):,} lines; zmqmr logs shows all)"
+        lines = lines[-last:]
+    return [f"  {title}:", *("    " + line for line in lines)]
 
 
 def _headline(report: AttemptReport, steps: int) -> str:
@@ -130,6 +144,8 @@ class Progress:
         self._rewrites = is_shown(logging.INFO) and self._stream.isatty()
         self._drawn = False
         self._started: dict[int, float] = {}  # stage -> when its first task ran
+        self._at_work: dict[int, float] = {}  # stage -> seconds in which a task of it ran
+        self._working: tuple[frozenset[int], float] = (frozenset(), clock())  # those stages, and since when
         self._ended: set[int] = set()
         self._said = ("", "")  # status and waiting reason of the last log line
         self._waits_since = clock()
@@ -176,10 +192,13 @@ class Progress:
         if report.final:
             self.explained = report
             if self._explain:
-                log.error(explain(report, self._steps, self._elsewhere), extra=OF_A_FAILURE)
+                log.error(self._explained(report), extra=OF_A_FAILURE)
         else:
             self._retry(report)
-            log.debug(explain(report, self._steps, self._elsewhere), extra=OF_A_FAILURE)
+            log.debug(self._explained(report), extra=OF_A_FAILURE)
+
+    def _explained(self, report: AttemptReport) -> str:
+        return explain(report, self._steps, self._elsewhere, STDERR_LINES)
 
     def _retry(self, report: AttemptReport) -> None:
         """Say that an attempt is run again; a fault of the job makes all of them fail alike."""
@@ -204,6 +223,7 @@ class Progress:
 
     def _update(self, update: JobUpdate) -> None:
         now = self._clock()
+        self._count_work(update, now)
         for stage in update.stages:
             if (stage.running or stage.done) and stage.stage not in self._started:
                 self._started[stage.stage] = now
@@ -222,6 +242,13 @@ class Progress:
             self._log_due = now + LOG_SECONDS
             self._said = (active.status if active else "", waiting)
             log.info(line)
+
+    def _count_work(self, update: JobUpdate, now: float) -> None:
+        """Add up how long each stage has had running tasks: waiting for workers makes none slower."""
+        working, since = self._working
+        for stage in working:
+            self._at_work[stage] = self._at_work.get(stage, 0.0) + now - since
+        self._working = (frozenset(stage.stage for stage in update.stages if stage.running), now)
 
     def _news(self, active: StageProgress | None, waiting: str) -> bool:
         """Whether there is a reason to wait, or a status, that was not said yet."""
@@ -244,8 +271,8 @@ class Progress:
         words = [
             f"{self._title(stage)}: {stage.done} of {counted(stage.tasks, 'task')}, {stage.running} running"
         ]
-        seconds = now - self._started.get(stage.stage, now)
-        if seconds > 0 and stage.records:
+        seconds = self._at_work.get(stage.stage, 0.0)
+        if stage.running and seconds > 0 and stage.records:
             words.append(f"{stage.records / seconds:,.0f} records/s, {size_words(stage.bytes / seconds)}/s")
             left = _seconds_left(stage, seconds)
             if left is not None:

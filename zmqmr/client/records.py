@@ -26,6 +26,7 @@ MAX_INPUTS = 1000  # in a record, and so those whose changes can be named
 MAX_COUNTERS = 1000  # in a record, of one step
 MAX_TEXT = 20_000  # characters of a reason
 LEFT = "its client has ended; zmqmr show asks the cluster"
+DETACHED = "it goes on without a client; zmqmr show asks the cluster, zmqmr attach follows it"
 _SUFFIX = ".json"
 
 
@@ -175,7 +176,7 @@ def settled(record: Record) -> Record:
     known only that its client has left it."""
     if record.state == "running" and not living(record):
         if record.cluster:
-            return msgspec.structs.replace(record, state="left", reason=LEFT)
+            return msgspec.structs.replace(record, state="left", reason=DETACHED if record.detached else LEFT)
         reason = "its processes ended without a word: killed, or the machine was started again"
         return msgspec.structs.replace(record, state="lost", reason=reason)
     return record

@@ -1,6 +1,5 @@
 """Records of jobs on clusters: what the cluster says of those that their client left."""
 
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -29,7 +28,7 @@ def news(record: Record, there: "RemoteCluster", records: Records) -> Record:
 def keep(record: Record, ended: JobEnded | JobSummary, records: Records) -> None:
     """Write the end of a job down that its client did not see."""
     record = _told(record, ended)
-    record.ended = record.ended or time.time()
+    record.ended = record.begun + ended.seconds
     with suppress(OSError):
         records.write(record)
 

@@ -63,7 +63,7 @@ class Session:
 
     def leave(self) -> None:
         """The job goes on without this process."""
-        self._end("left", records.LEFT)
+        self._end("left", records.DETACHED)
 
     def fetched(self) -> None:
         """The output of the job has been fetched from its cluster."""

@@ -23,6 +23,7 @@ START_SECONDS = 30.0  # for ssh to connect and forward
 RESTART_SECONDS = 1.0  # between two starts
 _END_SECONDS = 5.0
 _PLAIN = re.compile(r"[A-Za-z0-9/ ._+@=,~-]{1,50}")
+_ANSWERED = re.compile(r"denied|verification|refused|install an ssh client")  # words of ssh that tell all
 _PREFIX = "zmqmr-ssh-"  # of directories with sockets
 _OPTIONS = {
     "BatchMode": "yes",
@@ -127,8 +128,10 @@ class Tunnel:
     def _unreachable(self, reason: str) -> CoordinatorUnreachable:
         there = self._cluster.ssh
         assert there is not None
+        moved = there.region and not _ANSWERED.search(reason)
+        hint = "; if it has moved, or ssh_from has not your address, run cluster.yml again" if moved else ""
         return CoordinatorUnreachable(
-            f"cannot reach the cluster {self._cluster.name} by ssh at {there.coordinator}: {reason}"
+            f"cannot reach the cluster {self._cluster.name} by ssh at {there.coordinator}: {reason}{hint}"
         )
 
     def _words(self) -> str:

@@ -332,6 +332,7 @@ class Coordinator:
                 stages=job.stages,
                 files=len(job.files),
                 counters=job.counters,
+                seconds=job.seconds,
             )
             for job in self._scheduler.ended.values()
         ]
@@ -343,6 +344,7 @@ class Coordinator:
                 stages=job.progress(),
                 label=job.spec.label,
                 counters=tuple(job.counters),
+                seconds=max(0.0, self._now() - job.began),
             )
             for name, job in self._scheduler.jobs.items()
         ]

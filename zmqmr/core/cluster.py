@@ -149,6 +149,7 @@ class Cluster:
             reason=reason,
             stages=job.progress(),
             files=job.files if state == "succeeded" else (),
+            seconds=max(0.0, self._now - job.began),
         )
         self.ended[job.spec.job] = ended
         while len(self.ended) > ENDED_JOBS:
