@@ -54,6 +54,7 @@ def test_hosts_are_reached_at_their_public_addresses(open_cluster: Controller) -
     lines = (open_cluster.directory / "known_hosts").read_text()
 
     assert pong.stdout.count('"ping": "pong"') == 3
+    assert "reserved name" not in pong.stderr
     for instance in open_cluster.instances():
         public = instance["PublicIpAddress"]
         assert public != instance["PrivateIpAddress"]
@@ -90,8 +91,8 @@ def test_instances_without_public_address_or_role_hide_no_others(open_cluster: C
             ec2.terminate_instances(InstanceIds=[bare])
 
     hosts = everything["_meta"]["hostvars"]
-    assert "public_ip_address" not in hosts[bare]
-    assert hosts[bare]["ansible_host"] == hosts[bare]["private_ip_address"]
+    assert "ec2_public_ip_address" not in hosts[bare]
+    assert hosts[bare]["ansible_host"] == hosts[bare]["ec2_private_ip_address"]
     assert {instance["InstanceId"] for instance in open_cluster.instances()} < set(hosts)
     assert groups["zmqmr"]["hosts"] == [bare]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from cluster.mistakes import GOOD, MISTAKES, REFUSAL, leave_a_foreign_group, leave_foreign_names, make_vpc
+from environment import ROOT
 from testbed.controller import Controller, Played
 
 pytestmark = pytest.mark.timeout(600)
@@ -118,6 +119,18 @@ def test_a_limit_that_leaves_the_checks_out_is_refused_before_a_host_is_asked(ne
 
     assert played.status != 0
     assert "--limit leaves localhost out" in played.reason, played.output
+
+
+def test_a_folder_that_the_workers_service_does_not_see_is_refused_before_a_host_is_asked(
+    newcomer: Controller, tmp_path: Path
+) -> None:
+    example = (ROOT / "inventory/hosts.example.yml").read_text()
+    (tmp_path / "hosts.yml").write_text(example.replace("/srv/zmqmr", "/home/data"))
+
+    played = newcomer.play("cluster.yml", "-i", str(tmp_path / "hosts.yml"), check=False, **GOOD)
+
+    assert played.status != 0
+    assert "two: zmqmr_worker_directories names a folder below /home" in played.reason, played.output
 
 
 NO_CREDENTIALS = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}

@@ -88,16 +88,22 @@ def test_a_cluster_of_hosts_that_are_not_on_ec2_runs_a_job(
     their.play("cluster.yml", "--check", "-i", str(lab / "hosts.yml"))
     assert not their.directory.exists()
 
+    two = their.bed.host(ADDRESSES["two"])
+    for day, release in enumerate(("first", "second", "third"), start=1):
+        two.enter("mkdir", "-p", f"/opt/zmqmr/releases/{release}/venv")
+        two.enter("touch", f"--date=2026-01-0{day}", f"/opt/zmqmr/releases/{release}")
+
     played = their.play("cluster.yml", "-i", str(lab / "hosts.yml"))
 
-    assert "Cluster lab is up: 1 workers" in played.reason
+    assert "Cluster lab is up: 1 worker." in played.reason
     for name in FILES:  # or the settings of ssh's user
         (their.directory / name).write_bytes((lab / name).read_bytes())
         (their.directory / name).chmod(0o400)
     command = ["zmqmr-run", str(JOB), "--cluster", "lab", "--no-conf", str(lines)]
     done = their.run(*command)
     same(Result(done.returncode, done.stdout.encode(), done.stderr), expected)
-    two = their.bed.host(ADDRESSES["two"])
+    (ours,) = set(two.enter("ls", "/opt/zmqmr/releases").split()) - {"second", "third"}
+    assert two.enter("readlink", "/opt/zmqmr/venv") == f"/opt/zmqmr/releases/{ours}/venv"
     assert two.enter("stat", "--format=%U %a", "/srv/zmqmr") == "zmqmr 700"
 
 
@@ -122,6 +128,32 @@ def test_f48_somebody_elses_keys_do_not_take_a_cluster_over(
     assert f"The keys in {other.directory} are not those that the coordinator of cluster lab has" in reason
     assert reason.endswith("Copy that folder from there, or give the hosts your keys with -e take_over=true")
     assert state(their) == before
+
+
+def test_files_are_written_where_they_are_not_as_they_should_be(
+    their: Controller, lab: Path, tmp_path: Path
+) -> None:
+    two = their.bed.host(ADDRESSES["two"])
+    names = ("as-it-should-be", "other-content", "other-mode", "other-owner", "missing")
+    wanted = [{"path": f"/srv/f/{name}", "content": "[It's]\nü {}\n", "mode": "0640"} for name in names]
+    two.enter("sh", "-c", "mkdir /srv/f; cd /srv/f; printf '[It%ss]\nü {}\n' \"'\" > as-it-should-be")
+    two.enter("sh", "-c", "cd /srv/f; for name in other-mode other-owner; do cp as-it-should-be $name; done")
+    two.enter(
+        "sh", "-c", "cd /srv/f; : > other-content; chmod 640 *; chmod o+r other-mode; chown zmqmr other-owner"
+    )
+    before = two.enter("stat", "--format=%i", "/srv/f/as-it-should-be")
+    options = ("-i", str(lab / "hosts.yml"), "-e", json.dumps({"host_files_wanted": wanted}))
+    play = (their, tmp_path, "host_files", {"InstanceId": "two"}, *options)
+
+    said = play_role(*play).output
+
+    assert [name for name in names if f"changed: [two] => (item=/srv/f/{name})" in said] == list(names[1:])
+    shown = two.enter("sh", "-c", "cd /srv/f; stat --format='%a %U:%G' *; md5sum * | cut -c-32 | uniq").split(
+        "\n"
+    )
+    assert set(shown[:5]) == {"640 root:root"} and len(shown) == 6
+    assert two.enter("stat", "--format=%i", "/srv/f/as-it-should-be") == before
+    assert play_role(*play).changed == 0
 
 
 def test_f48_a_service_is_restarted_for_a_change_that_a_killed_run_has_made_and_a_later_one_taken_back(

@@ -89,6 +89,29 @@ def test_what_a_cluster_was_started_with_is_noted_under_the_name_that_reads_it_a
     assert [name for name in sorted(given) if f"`{name}`" not in table] == []
 
 
+SWITCHES = yaml.safe_load((ROOT / "playbooks/vars/cluster.yml").read_text())["zmqmr_switches"]
+
+
+def test_the_manual_has_every_switch_of_the_playbooks() -> None:
+    manual = (ROOT / "docs/operations.md").read_text()
+    table = manual.partition("| `-e` | default | what |")[2].partition("\n\n")[0]
+    heads = [row.partition(" | ")[0] for row in table.splitlines()]
+    defaults = (ROOT / "roles/ec2_cluster/defaults/main.yml").read_text()
+    inventories = {"reservation", "provider"}  # what those of the project take, or say
+
+    assert set(re.findall(r"`(\w+)`", "".join(heads))) == set(SWITCHES) - inventories
+    assert inventories < set(SWITCHES)
+    assert set(re.findall(r"{{ (\w+) \| default\(", defaults)) <= set(SWITCHES)
+
+
+def test_what_resembles_a_switch_is_misspelt_and_anything_else_is_its_givers_own() -> None:
+    misspelt = module("roles/validate_inventory/filter_plugins/zmqmr_misspelt.py").misspelt
+    given = ["worker", "subnet", "ssh_form", "cluster", "ansible_user", "awx_job_id", "zmqmr_worker_slots"]
+
+    assert misspelt(given, SWITCHES) == {"worker": "workers", "subnet": "subnet_id", "ssh_form": "ssh_from"}
+    assert misspelt(["cancle", "workers"], [*SWITCHES, "worker", "cancel"]) == {"cancle": "cancel"}
+
+
 @pytest.mark.parametrize("role", [role for role in ROLES if role != "ec2_cluster"])
 def test_host_roles_need_nothing_but_ansible_itself(role: str) -> None:
     text = "".join(path.read_text() for path in (ROOT / "roles" / role).rglob("tasks/*.yml"))
@@ -156,7 +179,8 @@ def test_t9_every_task_that_handles_keys_keeps_them_to_itself() -> None:
         for task in yaml.safe_load(path.read_text()):
             for each in task.get("block", [task]):
                 if "secret" in str(each) or "keygen" in str(each):
-                    assert each.get("no_log") is True, f"{path.name}: {each['name']}"
+                    applied = each.get("ansible.builtin.include_role", {}).get("apply", {})
+                    assert (each | applied).get("no_log") is True, f"{path.name}: {each['name']}"
 
 
 @pytest.mark.parametrize("unit", UNITS)

@@ -114,7 +114,8 @@ class Testbed:
 
     def asked(self) -> list[str]:
         """What Ansible has asked of the fake AWS until now, as `ec2:RunInstances`."""
-        return (self.folder / "asked").read_text().split()
+        path = self.folder / "asked"
+        return path.read_text().split() if path.exists() else []
 
     def warn_of_interruption(self, instance: str) -> None:
         """Give an instance the two-minute notice of a spot interruption."""

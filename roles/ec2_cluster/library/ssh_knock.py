@@ -30,9 +30,7 @@ silent:
   elements: str
 """
 
-import socket  # noqa: E402  Ansible wants the documentation first
-import time  # noqa: E402
-from concurrent.futures import ThreadPoolExecutor  # noqa: E402
+import asyncio  # noqa: E402  Ansible wants the documentation first
 from datetime import datetime, timezone  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
@@ -40,19 +38,27 @@ from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 _PORT = 22
 _ANSWER_SECONDS = 5
 _PAUSE_SECONDS = 1
-_AT_ONCE = 64
+_AT_ONCE = 200  # connections; so a thousand hosts that are off take 25 seconds longer than one
 
 
-def answers(address):
+async def answers(address):
     """Whether an ssh server says its name there. No address at all would be this machine's own."""
     if not address:
         return False
     try:
-        with socket.create_connection((address, _PORT), _ANSWER_SECONDS) as connection:
-            connection.settimeout(_ANSWER_SECONDS)
-            return connection.recv(4) == b"SSH-"
-    except OSError:
+        words = await asyncio.wait_for(first_words(address), _ANSWER_SECONDS)
+    except (OSError, asyncio.TimeoutError, asyncio.IncompleteReadError):
         return False
+    return words == b"SSH-"
+
+
+async def first_words(address):
+    """The first four bytes that a server sends. OSError, IncompleteReadError."""
+    reader, writer = await asyncio.open_connection(address, _PORT)
+    try:
+        return await reader.readexactly(4)
+    finally:
+        writer.transport.abort()
 
 
 def patience(launched, boot_seconds, silent_seconds, now):
@@ -61,14 +67,23 @@ def patience(launched, boot_seconds, silent_seconds, now):
     return max(silent_seconds, boot_seconds - age)
 
 
-def knock(address, seconds):
-    """Whether a host answers within so many seconds; it is asked at least once."""
-    deadline = time.monotonic() + seconds
-    while not answers(address):
-        if time.monotonic() > deadline:
+async def knock(address, seconds, places):
+    """Whether a host answers within so many seconds; it is asked at least once. `places`: a semaphore."""
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + seconds
+    while True:
+        async with places:
+            if await answers(address):
+                return True
+        if clock() > deadline:
             return False
-        time.sleep(_PAUSE_SECONDS)
-    return True
+        await asyncio.sleep(_PAUSE_SECONDS)
+
+
+async def knock_at_all(addresses, times):
+    """Whether each host answers within its own seconds, all counted from now."""
+    places = asyncio.Semaphore(_AT_ONCE)
+    return await asyncio.gather(*(knock(*each, places) for each in zip(addresses, times)))  # noqa: B905  any Python
 
 
 def main():
@@ -84,8 +99,7 @@ def main():
         patience(host["launched"], module.params["boot_seconds"], module.params["silent_seconds"], now)
         for host in hosts
     ]
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        heard = list(pool.map(knock, [host["address"] for host in hosts], times))
+    heard = asyncio.run(knock_at_all([host["address"] for host in hosts], times))
     silent = [host["id"] for host, answered in zip(hosts, heard) if not answered]  # noqa: B905  any Python
     module.exit_json(changed=False, silent=silent)
 
