@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from environment import PYTHONS, ROOT, clean_environment, find_python
-from side_by_side import follows
+from side_by_side import story
 
 # Under CI a test may be skipped only with a reason that starts with one of these.
 ALLOWED_SKIPS = (
@@ -34,7 +34,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
 @pytest.hookimpl
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The tests that follow each other in one cluster begin first, because they take longest."""
-    items.sort(key=lambda item: not follows(item.path))
+    items.sort(key=lambda item: story(item.path) or "none")
 
 
 @pytest.hookimpl

@@ -5,20 +5,22 @@ from pathlib import PurePath
 
 from xdist.scheduler import LoadScopeScheduling
 
-_DAY = re.compile(r"cluster/test_\d_\w+\.py$")
+_DAY = re.compile(r"cluster/test_([a-z]*)_?\d_\w+\.py$")
 
 
-def follows(path: PurePath) -> bool:
-    """Whether a file is one of those whose tests follow each other, as their numbers say, in one cluster."""
-    return _DAY.search(path.as_posix()) is not None
+def story(path: PurePath) -> str | None:
+    """The name of the cluster in which a file's tests follow those of other files, as their numbers say; None
+    when they stand for themselves."""
+    found = _DAY.search(path.as_posix())
+    return f"cluster {found[1]}" if found else None
 
 
 class FileByFile(LoadScopeScheduling):
-    """The tests of a file run in one process, in their order; those of the one cluster all in one.
+    """The tests of a file run in one process, in their order; those of one cluster all in one.
 
     The plugin's own way, marks that name a group, works no longer with pytest 9.2.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         path = PurePath(nodeid.partition("::")[0])
-        return "the one cluster" if follows(path) else str(path)
+        return story(path) or str(path)

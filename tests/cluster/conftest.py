@@ -51,6 +51,23 @@ def cluster(operator: Controller) -> Controller:
     return operator
 
 
+HERE = ["-i", "inventory/cluster.aws_ec2.yml", "-i", "localhost,", "--limit=localhost"]
+
+
+@pytest.fixture(scope="session")
+def open_cluster(operator: Controller) -> Iterator[Controller]:
+    """The operator of another one, of one coordinator and two workers, reached at their public addresses. At
+    first only EC2's part is made."""
+    theirs = Controller(operator.bed, operator.home, operator.cache, name="open", ssh_address="public")
+    try:
+        theirs.play("cluster.yml", *HERE, workers=2, ssh_from="172.31.0.0/16")
+        yield theirs
+    finally:
+        names = [instance["InstanceId"] for instance in theirs.instances()]
+        with theirs.bed.network.inside():
+            theirs.client("ec2").terminate_instances(InstanceIds=names)
+
+
 def is_up(operator: Controller) -> bool:
     try:
         return len(operator.workers()) == 3

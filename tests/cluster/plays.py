@@ -8,6 +8,9 @@ import yaml
 from environment import ROOT
 from testbed.controller import Controller, Played
 
+# Uses no ssh connections that an earlier command has left open, whose host keys were checked then.
+AFRESH = "--ssh-extra-args=-o ControlPath=none"
+
 
 def play_role(
     cluster: Controller, folder: Path, role: str, instance: dict[str, Any], *options: str, check: bool = True,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from cluster.jobs import until
-from cluster.plays import output_until, play_role, shown
+from cluster.plays import AFRESH, output_until, play_role, shown
 from testbed.commands import run
 from testbed.controller import Controller
 
@@ -36,13 +36,6 @@ def play_until(operator: Controller, task: int = 0, line: str = "") -> None:
     operator.kill(process)
 
 
-def test_check_mode_on_nothing_changes_nothing(operator: Controller) -> None:
-    operator.play("cluster.yml", "--check", **WANTED)
-
-    assert operator.instances() == []
-    assert not operator.directory.exists()
-
-
 def test_what_ec2_lacks_is_waited_for_until_a_deadline_and_named(operator: Controller) -> None:
     """The coordinator starts, and no worker: what follows begins with half a cluster."""
     with operator.bed.refusing("RunInstances", LACK, "There is none.", where="'worker'") as refusals:
@@ -51,7 +44,7 @@ def test_what_ec2_lacks_is_waited_for_until_a_deadline_and_named(operator: Contr
     assert played.status != 0
     (reason,) = [line for line in played.reason.splitlines() if LACK in line and "does not start" in line]
     assert re.search(
-        r"the 3 worker of type c6id\.large: EC2 has no more of this type in us-east-1\w now", reason
+        r"the 3 workers of type c6id\.large: EC2 has no more of this type in us-east-1\w now", reason
     )
     assert "1 coordinator and 0 workers are running and cost money: run cluster.yml again, or" in reason
     assert refusals() > 1
@@ -141,8 +134,7 @@ def test_t13_a_host_with_another_ssh_key_is_not_spoken_to(cluster: Controller) -
         )
     )
     try:
-        # Not over connections that are open from before.
-        ping = ["ansible", "zmqmr", "--ssh-extra-args=-o ControlPath=none", "-m", "ansible.builtin.ping"]
+        ping = ["ansible", "zmqmr", AFRESH, "-m", "ansible.builtin.ping"]
         done = cluster.run(*ping, "-e", "cluster=demo", check=False)
     finally:
         path.write_text(known)
@@ -165,6 +157,7 @@ def test_a_worker_that_ssh_does_not_reach_is_kept_while_the_coordinator_hears_it
         played = cluster.play(
             "cluster.yml",
             "--limit=localhost,zmqmr_coordinator",
+            AFRESH,
             check=False,
             boot_seconds=5,
             silent_seconds=3,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from cluster.jobs import Running, same, start_and_hold, until
-from cluster.plays import output_until, play_role, rest_of, shown
+from cluster.plays import AFRESH, output_until, play_role, rest_of, shown
 from differential.harness import Result
 from testbed.controller import Controller
 
@@ -123,7 +123,7 @@ def test_workers_that_cannot_leave_in_time_stay_and_take_work_again(
     until(lambda: list(cluster.workers().values()).count("draining") == 2, "nobody is to leave")
     cluster.kill(killed)
 
-    played = cluster.play("cluster.yml", limit, check=False, workers=2, drain_seconds=1)
+    played = cluster.play("cluster.yml", limit, AFRESH, check=False, workers=2, drain_seconds=1)
 
     assert played.status != 0
     named = re.search(r"(.*) still had data that jobs need after 1 s, and goes on working", played.reason)

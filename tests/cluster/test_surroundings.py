@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,18 @@ EAST, WEST = "us-east-1", "us-west-2"
 BOUNDARY = "arn:aws:iam::123456789012:policy/zmqmr-hosts"
 FIRST, LAST = 10, 15  # the tasks of a destruction that remove something
 ALL = ["zmqmr-twin", "zmqmr-twin", "zmqmr-twin-REGION", "zmqmr-twin-REGION", "coordinator"]
+
+
+def test_check_mode_on_nothing_makes_nothing_and_says_what_it_would(
+    operator: Controller, tmp_path: Path
+) -> None:
+    nobody = Controller(operator.bed, tmp_path, operator.cache, name="unborn")
+
+    played = nobody.play("cluster.yml", "--check", **GOOD, s3_read="s3://books/in/")
+
+    assert "Would start 1 worker of type c6id.large, on-demand." in played.reason
+    assert nobody.instances() == []
+    assert not nobody.directory.exists()
 
 
 @pytest.fixture(scope="module")

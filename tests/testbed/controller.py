@@ -51,12 +51,17 @@ def descendants(pid: int) -> list[int]:
 
 
 class Controller:
-    """Runs an operator's commands in `bed`, for a cluster named `name`, with a home of their own."""
+    """Runs an operator's commands in `bed`, for a cluster named `name`, with a home of their own.
 
-    def __init__(self, bed: Testbed, home: Path, cache: Path, name: str = "demo") -> None:
+    `ssh_address`: as cluster.yml takes it."""
+
+    def __init__(
+        self, bed: Testbed, home: Path, cache: Path, name: str = "demo", ssh_address: str = "private"
+    ) -> None:
         self.bed = bed
         self.cache = cache
         self.name = name
+        self.ssh_address = ssh_address
         self.home = home
         self.directory = home / "config/zmqmr/clusters" / name
         self.scripts = Path(sys.executable).parent
@@ -96,7 +101,7 @@ class Controller:
 
     def start(self, playbook: str, *options: str, **variables: object) -> "subprocess.Popen[str]":
         """Start a playbook in a process group of its own."""
-        values = {"cluster": self.name, "ssh_address": "private", **variables}
+        values = {"cluster": self.name, "ssh_address": self.ssh_address, **variables}
         extra = [word for name, value in values.items() for word in ("-e", f"{name}={value}")]
         return self.popen("ansible-playbook", playbook, *extra, *options)
 

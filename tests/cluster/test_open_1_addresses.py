@@ -1,30 +1,15 @@
 """A cluster that is reached at its public addresses, up to the hosts; and a console that cannot be read."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from cluster.conftest import HERE
 from cluster.jobs import until
 from cluster.rights import ASKED_ELSEWHERE, asked_of
 from testbed.controller import Controller
 
 pytestmark = pytest.mark.timeout(600)
-
-HERE = ["-i", "inventory/cluster.aws_ec2.yml", "-i", "localhost,", "--limit=localhost"]
-
-
-@pytest.fixture(scope="module")
-def open_cluster(operator: Controller) -> Iterator[Controller]:
-    """The operator of a cluster of one coordinator and two workers, of which only EC2's part is made."""
-    theirs = Controller(operator.bed, operator.home, operator.cache, name="open")
-    try:
-        theirs.play("cluster.yml", *HERE, workers=2, ssh_from="172.31.0.0/16", ssh_address="public")
-        yield theirs
-    finally:
-        names = [instance["InstanceId"] for instance in theirs.instances()]
-        with theirs.bed.network.inside():
-            theirs.client("ec2").terminate_instances(InstanceIds=names)
 
 
 def listed(operator: Controller, *options: str) -> dict[str, Any]:
@@ -104,7 +89,7 @@ def test_a_coordinator_whose_console_cannot_be_read_ends_the_run_and_what_was_le
     (coordinator,) = open_cluster.instances("coordinator")
     name, code = coordinator["InstanceId"], "UnauthorizedOperation"
     with open_cluster.bed.refusing("GetConsoleOutput", code, "You may not.", where=name):
-        played = open_cluster.play("cluster.yml", *HERE, ssh_address="public", check=False)
+        played = open_cluster.play("cluster.yml", *HERE, check=False)
 
     assert played.status != 0
     reason = f"cannot be reached safely: {name}: its console cannot be read: {code}: You may not."
@@ -128,10 +113,10 @@ def test_stopped_instances_are_started_again_and_one_without_a_known_host_key_st
     until(lambda: not any(host.alive for host in hosts), "they are not off")
     (cluster.directory / "known_hosts").unlink()
 
-    cluster.play("cluster.yml", *HERE, "--check", ssh_address="public")
+    cluster.play("cluster.yml", *HERE, "--check")
     code = "UnauthorizedOperation"
     with cluster.bed.refusing("GetConsoleOutput", code, "You may not.", where=other["InstanceId"]):
-        changed = {"ssh_from": "172.31.0.0/17", "ssh_address": "public"}
+        changed = {"ssh_from": "172.31.0.0/17"}
         played = cluster.play("cluster.yml", check=False, **changed)
 
     assert played.status != 0

@@ -57,26 +57,26 @@ def old_folder(operator: Controller) -> Iterator[None]:
     ("situation", "variables", "reason"),
     [
         (readable_key, {}, r"Others can read .*/client\.secret: chmod go= .*rotate_keys\.yml"),
-        (no_key, {}, r"Cluster demo was started elsewhere: its ssh key is not in .*/zmqmr/clusters/demo"),
+        (no_key, {}, r"Cluster open was started elsewhere: its ssh key is not in .*/zmqmr/clusters/open"),
         (
             old_folder,
             {},
-            r"has another ssh key than .*/demo: that folder is an old one\. Copy the current one",
+            r"has another ssh key than .*/open: that folder is an old one\. Copy the current one",
         ),
-        (interrupted_rotation, {}, r"rotate_keys\.yml was interrupted for cluster demo: run it again first"),
+        (interrupted_rotation, {}, r"rotate_keys\.yml was interrupted for cluster open: run it again first"),
     ],
 )
 def test_a_cluster_is_left_alone_when_its_keys_are_in_doubt(
-    cluster: Controller, situation: Callable[[Controller], AbstractContextManager[None]],
+    open_cluster: Controller, situation: Callable[[Controller], AbstractContextManager[None]],
     variables: dict[str, object], reason: str,
 ) -> None:  # fmt: skip
-    before, keys = cluster.instances(), key_pairs(cluster)
-    with situation(cluster):
-        played = cluster.play("cluster.yml", check=False, ssh_from="172.31.0.0/16", **variables)
+    before, keys = open_cluster.instances(), key_pairs(open_cluster)
+    with situation(open_cluster):
+        played = open_cluster.play("cluster.yml", check=False, ssh_from="172.31.0.0/16", **variables)
 
     assert played.status != 0
     assert re.search(reason, played.reason), played.output
-    assert (cluster.instances(), key_pairs(cluster)) == (before, keys)
+    assert (open_cluster.instances(), key_pairs(open_cluster)) == (before, keys)
 
 
 def key_pairs(operator: Controller) -> list[str]:
@@ -87,26 +87,26 @@ def key_pairs(operator: Controller) -> list[str]:
 
 
 @pytest.mark.parametrize("playbook", ["cluster.yml", "playbooks/destroy.yml"])
-def test_a_cluster_of_another_region_is_left_alone(cluster: Controller, playbook: str) -> None:
-    before = cluster.instances()
-    elsewhere = Controller(cluster.bed, cluster.home, cluster.cache)
+def test_a_cluster_of_another_region_is_left_alone(open_cluster: Controller, playbook: str) -> None:
+    before = open_cluster.instances()
+    elsewhere = Controller(open_cluster.bed, open_cluster.home, open_cluster.cache, name=open_cluster.name)
     elsewhere.changes = {"AWS_REGION": "us-west-2", "AWS_DEFAULT_REGION": "us-west-2"}
 
     played = elsewhere.play(playbook, check=False)
 
     assert played.status != 0
-    assert "Cluster demo was started in us-east-1: export AWS_REGION=us-east-1" in played.reason
-    assert cluster.instances() == before
-    assert cluster.directory.exists()
+    assert "Cluster open was started in us-east-1: export AWS_REGION=us-east-1" in played.reason
+    assert open_cluster.instances() == before
+    assert open_cluster.directory.exists()
 
 
-def test_a_name_that_exists_in_another_vpc_is_refused(cluster: Controller) -> None:
-    vpc, subnet = make_vpc(cluster)
+def test_a_name_that_exists_in_another_vpc_is_refused(open_cluster: Controller) -> None:
+    vpc, subnet = make_vpc(open_cluster)
 
-    played = cluster.play("cluster.yml", check=False, subnet_id=subnet)
+    played = open_cluster.play("cluster.yml", check=False, subnet_id=subnet)
 
     assert played.status != 0
-    assert re.search(rf"There is a cluster demo in vpc-\w+ already, and {subnet} is in {vpc}", played.reason)
+    assert re.search(rf"There is a cluster open in vpc-\w+ already, and {subnet} is in {vpc}", played.reason)
 
 
 def wheels_for_arm(operator: Controller, folder: Path) -> Path:
@@ -121,11 +121,11 @@ def wheels_for_arm(operator: Controller, folder: Path) -> Path:
     return path
 
 
-def test_a_host_with_too_little_room_is_named(cluster: Controller, tmp_path: Path) -> None:
-    host = cluster.instances("worker")[0]
+def test_a_host_with_too_little_room_is_named(open_cluster: Controller, tmp_path: Path) -> None:
+    host = open_cluster.instances("worker")[0]
 
     played = play_role(
-        cluster, tmp_path, "host_preflight", host, check=False, host_preflight_minimum_free_bytes=10**15
+        open_cluster, tmp_path, "host_preflight", host, check=False, host_preflight_minimum_free_bytes=10**15
     )
 
     assert played.status != 0
@@ -133,16 +133,18 @@ def test_a_host_with_too_little_room_is_named(cluster: Controller, tmp_path: Pat
     assert re.search(reason, played.reason), played.output
 
 
-def test_f22_a_host_with_an_old_python_and_another_sort_is_named(cluster: Controller, tmp_path: Path) -> None:
-    instance = cluster.instances("worker")[0]
-    host = cluster.host(instance)
+def test_f22_a_host_with_an_old_python_and_another_sort_is_named(
+    open_cluster: Controller, tmp_path: Path
+) -> None:
+    instance = open_cluster.instances("worker")[0]
+    host = open_cluster.host(instance)
     pretend = "import platform; platform.python_version = lambda: '3.8.10'"
     host.enter("sh", "-c", f'mkdir -p /srv/old; echo "{pretend}" > /srv/old/sitecustomize.py')
     sort = "printf '#!/bin/sh\necho sort from elsewhere\n' > /srv/old/sort; chmod 755 /srv/old/sort"
     host.enter("sh", "-c", sort)
     old = {"PYTHONPATH": "/srv/old", "PATH": "/srv/old:/usr/sbin:/usr/bin:/sbin:/bin"}
 
-    played = play_role(cluster, tmp_path, "host_preflight", instance, check=False, environment=old)
+    played = play_role(open_cluster, tmp_path, "host_preflight", instance, check=False, environment=old)
 
     assert played.status != 0
     reason = f"{instance['InstanceId']}: its Python is 3.8.10; zmqmr needs 3.10 or later, as on Ubuntu 24.04"
@@ -151,19 +153,19 @@ def test_f22_a_host_with_an_old_python_and_another_sort_is_named(cluster: Contro
 
 
 def test_wheels_of_another_architecture_are_named_and_the_host_keeps_what_it_runs(
-    cluster: Controller, tmp_path: Path
+    open_cluster: Controller, tmp_path: Path
 ) -> None:
-    instance = cluster.instances("worker")[0]
-    host = cluster.host(instance)
-    before = host.enter("readlink", "/opt/zmqmr/venv")
+    instance = open_cluster.instances("worker")[0]
+    host = open_cluster.host(instance)
+    before = host.enter("readlink", "/opt/zmqmr/venv", check=False)
 
     played = play_role(
-        cluster,
+        open_cluster,
         tmp_path,
         "zmqmr_install",
         instance,
         check=False,
-        wheelhouse=wheels_for_arm(cluster, tmp_path),
+        wheelhouse=wheels_for_arm(open_cluster, tmp_path),
     )
 
     assert played.status != 0
@@ -172,4 +174,4 @@ def test_wheels_of_another_architecture_are_named_and_the_host_keeps_what_it_run
         r"make it with scripts/wheelhouse\.py --python 3\.\d+ --machine x86_64"
     )
     assert re.search(reason, played.reason), played.output
-    assert host.enter("readlink", "/opt/zmqmr/venv") == before
+    assert host.enter("readlink", "/opt/zmqmr/venv", check=False) == before
