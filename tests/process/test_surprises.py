@@ -84,6 +84,21 @@ class Job(MRJob):
         yield line, 1
 """
 
+COUNTS_WITHOUT_END = """
+class Job(MRJob):
+    def mapper(self, _, line):
+        for number in range(60_000):
+            self.increment_counter("group", f"{number}" + "n" * 5000)
+        yield line, 1
+"""
+
+LONG_NAMES = """
+class Job(MRJob):
+    def mapper(self, _, line):
+        self.increment_counter("g" * 5000, "n" * 5000 + line)
+        yield line, 1
+"""
+
 PRINTS_AT_IMPORT = """
 print("said while it is imported")
 class Job(MRJob):
@@ -112,6 +127,22 @@ def test_a_counter_stops_where_messages_end(letters: Path, tmp_path: Path) -> No
     ours = run_zmqmr(_job(tmp_path, HUGE_COUNTER), inputs=[letters], output=tmp_path / "out")
     assert ours.rc == 0, ours.stderr
     assert f"huge={2**63 - 1}" in ours.stderr
+
+
+def test_a_job_that_counts_without_end_fails_with_the_reason(tmp_path: Path) -> None:
+    line = tmp_path / "line.txt"
+    line.write_text("one\n")
+    ours = run_zmqmr(_job(tmp_path, COUNTS_WITHOUT_END), inputs=[line])
+    assert ours.rc == 1
+    last = ours.stderr.splitlines()[-1]
+    assert last.endswith("more than 10000 different counters; count fewer things or raise ZMQMR_MAX_COUNTERS")
+
+
+def test_names_of_counters_are_cut(letters: Path, tmp_path: Path) -> None:
+    ours = run_zmqmr(_job(tmp_path, LONG_NAMES), inputs=[letters], output=tmp_path / "out")
+    assert ours.rc == 0, ours.stderr
+    count = len(letters.read_text().splitlines())
+    assert f"\t{'g' * 1000}\n\t\t{'n' * 1000}={count}\n" in ours.stderr
 
 
 def test_what_a_job_prints_while_it_is_imported_is_said_once(letters: Path, tmp_path: Path) -> None:

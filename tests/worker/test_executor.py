@@ -133,7 +133,7 @@ REPORTS = (
 
 
 def fed(*parts: bytes, keep_bytes: int = 100_000) -> tuple[_StandardError, str]:
-    stderr = _StandardError(keep_bytes)
+    stderr = _StandardError(keep_bytes, max_counters=10)
     for part in parts:
         stderr.feed(part)
     return stderr, stderr.end()
@@ -154,6 +154,16 @@ def test_a_report_that_is_cut_before_a_flood_is_taken_out() -> None:
     assert words == "noise\n" * 1000
 
 
+def test_counters_that_a_task_names_without_end_are_bounded() -> None:
+    lines = [b"reporter:counter:g%d,%s%d,1\n" % (n % 3, b"n" * 2000, n) for n in range(1000)]
+    lines += [b"reporter:counter:other,%d,1\n" % n for n in range(1000)] + [b"reporter:counter:other,3,1\n"]
+    stderr, words = fed(*lines)
+    assert words == ""
+    assert stderr.counters["g0"] == {"n" * 1000: 334}, "names are cut"
+    assert sum(map(len, stderr.counters.values())) == 11, "one more than a job may have"
+    assert stderr.counters["other"]["3"] == 2
+
+
 @given(st.lists(st.binary(max_size=300), max_size=30), st.integers(1, 500))
 def test_of_other_words_the_end_is_kept(parts: list[bytes], keep_bytes: int) -> None:
     parts = [part.replace(b":", b"") for part in parts]
@@ -164,7 +174,7 @@ def test_of_other_words_the_end_is_kept(parts: list[bytes], keep_bytes: int) -> 
 
 
 def test_an_endless_line_does_not_grow_without_bound() -> None:
-    stderr = _StandardError(1000)
+    stderr = _StandardError(1000, max_counters=10)
     for _ in range(1000):
         stderr.feed(b"x" * 10_000)
     assert len(stderr.end()) <= 1000

@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from zmqmr.core.counters import count, count_all
+from zmqmr.core.counters import count_all, count_said
 from zmqmr.data.jobfile import load_job_class
 from zmqmr.errors import ProtocolError, ZmqmrError
 from zmqmr.messages import (
@@ -57,8 +57,9 @@ _LONGEST_LINE = 8192  # of standard error looked at for reports
 class _StandardError:
     """What an attempt writes to standard error: reports are taken out, of the rest the end is kept."""
 
-    def __init__(self, keep_bytes: int):
+    def __init__(self, keep_bytes: int, max_counters: int):
         self.counters: Counters = {}
+        self._most = max_counters
         self.status = ""
         self._keep_bytes = keep_bytes
         self._tail: deque[bytes] = deque()
@@ -84,9 +85,7 @@ class _StandardError:
         if status is not None:
             self.status = status.decode("utf-8", "replace")[:1000]
         else:
-            count(
-                self.counters, group.decode("utf-8", "replace"), name.decode("utf-8", "replace"), int(amount)
-            )
+            count_said(self.counters, group, name, int(amount), self._most)
         return True
 
     def _keep(self, data: bytes) -> None:
@@ -105,13 +104,13 @@ class _StandardError:
 class _Child:
     """A running attempt: its process and what it reports."""
 
-    def __init__(self, run: Run, pid: int, result: int, stderr: int, keep_bytes: int):
+    def __init__(self, run: Run, pid: int, result: int, stderr: int, settings: Settings):
         self.run = run
         self.pid = pid
         self.pidfd = os.pidfd_open(pid)
         self.result = Receiver(result)
         self.stderr_fd = stderr
-        self.stderr = _StandardError(keep_bytes)
+        self.stderr = _StandardError(settings.stderr_bytes, settings.max_counters)
         self.done: AttemptDone | None = None
         self.failure: Failure | None = None
         self.kill_at: float | None = None  # when TERM was not enough
@@ -210,7 +209,7 @@ class Executor:
         os.set_blocking(result, False)
         os.set_blocking(stderr, False)
         key = run.launch.task, run.launch.attempt
-        self._children[key] = _Child(run, pid, result, stderr, self._settings.stderr_bytes)
+        self._children[key] = _Child(run, pid, result, stderr, self._settings)
 
     # --- attempts ----------------------------------------------------------------------------
 

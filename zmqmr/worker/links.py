@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from mrjob.step import MRStep
 
-from zmqmr.core.counters import count
+from zmqmr.core.counters import count_said
 from zmqmr.core.plan import plan_stages
 from zmqmr.data.codecs import block_decoder, line_writer, loads_for
 from zmqmr.messages import Counters
@@ -47,6 +47,7 @@ class _Reports(io.RawIOBase):
     def __init__(self, attempt: "Attempt", counters: Counters):
         self._attempt = attempt
         self._counters = counters
+        self._most = attempt.settings.max_counters
 
     def writable(self) -> bool:
         return True
@@ -55,8 +56,7 @@ class _Reports(io.RawIOBase):
         data = bytes(data)
         for line in data.splitlines(keepends=True):
             if counter := _COUNTER.match(line):
-                group, name = counter[1].decode("utf-8", "replace"), counter[2].decode("utf-8", "replace")
-                count(self._counters, group, name, int(counter[3]))
+                count_said(self._counters, counter[1], counter[2], int(counter[3]), self._most)
                 self._attempt.reports += 1
             elif status := _STATUS.match(line):
                 self._attempt.set_status(status[1].decode("utf-8", "replace"))
