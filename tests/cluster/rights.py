@@ -5,7 +5,7 @@ import json
 from environment import ROOT
 from testbed.bed import Testbed
 
-# What one cluster's life does not come upon: stopped instances, changed networks. test_addresses.py has them.
+# What one cluster does not come upon: stopped instances, changed networks. test_open_1_addresses.py does.
 ASKED_ELSEWHERE = {"ec2:RevokeSecurityGroupIngress", "ec2:StartInstances"}
 
 

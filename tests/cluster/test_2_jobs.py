@@ -70,15 +70,13 @@ def await_lost(cluster: Controller, number: int) -> None:
 
 
 @contextmanager
-def a_killed_service(cluster: Controller) -> Iterator[None]:
-    """F2."""
+def f2_a_killed_service(cluster: Controller) -> Iterator[None]:
     worker(cluster, 2).enter("systemctl", "kill", "--signal=KILL", "zmqmr-worker.service")
     yield
 
 
 @contextmanager
-def a_partition_that_heals(cluster: Controller) -> Iterator[None]:
-    """F10."""
+def f10_a_partition_that_heals(cluster: Controller) -> Iterator[None]:
     network, number = cluster.bed.network, worker(cluster, 1).number
     network.partition(number)
     try:
@@ -89,8 +87,7 @@ def a_partition_that_heals(cluster: Controller) -> Iterator[None]:
 
 
 @contextmanager
-def a_worker_that_hears_but_is_not_heard(cluster: Controller) -> Iterator[None]:
-    """F11."""
+def f11_a_worker_that_hears_but_is_not_heard(cluster: Controller) -> Iterator[None]:
     network, number, coordinator = cluster.bed.network, worker(cluster, 1).number, cluster.coordinator()
     network.silence(number, coordinator.address)
     try:
@@ -101,8 +98,8 @@ def a_worker_that_hears_but_is_not_heard(cluster: Controller) -> Iterator[None]:
 
 
 @contextmanager
-def a_slow_link(cluster: Controller) -> Iterator[None]:
-    """F13: slow is not lost."""
+def f13_a_slow_link(cluster: Controller) -> Iterator[None]:
+    """Slow is not lost."""
     host = worker(cluster, 2)
     before = restarts(host)
     cluster.bed.network.slow(host.number, "1mbit")
@@ -119,25 +116,23 @@ def restarts(host: Host) -> str:
 
 
 @contextmanager
-def a_killed_coordinator(cluster: Controller) -> Iterator[None]:
-    """F7."""
+def f7_a_killed_coordinator(cluster: Controller) -> Iterator[None]:
     cluster.coordinator().enter("systemctl", "kill", "--signal=KILL", "zmqmr-coordinator.service")
     yield
 
 
 @contextmanager
-def a_dead_host(cluster: Controller) -> Iterator[None]:
-    """F6."""
+def f6_a_dead_host(cluster: Controller) -> Iterator[None]:
     worker(cluster, 0).kill()
     yield
 
 
 Disturb = Callable[[Controller], AbstractContextManager[None]]
 DISTURBANCES: list[Disturb] = [
-    a_killed_service, a_partition_that_heals, a_worker_that_hears_but_is_not_heard, a_slow_link,
-    a_killed_coordinator,
+    f2_a_killed_service, f10_a_partition_that_heals, f11_a_worker_that_hears_but_is_not_heard,
+    f13_a_slow_link, f7_a_killed_coordinator,
     # It leaves a dead host, which the tests of repair replace.
-    a_dead_host,
+    f6_a_dead_host,
 ]  # fmt: skip
 
 

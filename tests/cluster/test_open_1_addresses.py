@@ -130,7 +130,7 @@ def test_stopped_instances_are_started_again_and_one_without_a_known_host_key_st
     assert done.stdout.count("\n") > 100
 
 
-def test_ssh_is_open_from_where_it_was_said_last(open_cluster: Controller) -> None:
+def test_t12_ssh_is_open_from_where_it_was_said_last(open_cluster: Controller) -> None:
     with open_cluster.bed.network.inside():
         wanted = [{"Name": "group-name", "Values": ["zmqmr-open"]}]
         (group,) = open_cluster.client("ec2").describe_security_groups(Filters=wanted)["SecurityGroups"]

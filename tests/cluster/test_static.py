@@ -266,7 +266,7 @@ def test_hosts_reach_the_prefixes_that_were_named_and_no_others() -> None:
         ("2000::/31", "at most a /32, or say -e i_accept_public_ssh=true"),
     ],
 )
-def test_ssh_is_open_to_networks_that_are_somebodys_own(network: str, fault: str) -> None:
+def test_t12_ssh_is_open_to_networks_that_are_somebodys_own(network: str, fault: str) -> None:
     networks = module("roles/ec2_cluster/filter_plugins/ssh_networks.py")
     found = networks.network_fault(network)
 
