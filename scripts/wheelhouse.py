@@ -3,11 +3,13 @@
     python scripts/wheelhouse.py --python 3.12 --machine x86_64
 
 prints the archive's path. It is kept in $XDG_CACHE_HOME/zmqmr, named after a digest of the sources, so that
-the same checkout is built once.
+the same checkout is built once. With --thin it has what no index has, and pip, alone: hosts get the rest from
+an index of theirs, in the versions that constraints.txt in both archives names.
 """
 
 import argparse
 import hashlib
+import io
 import os
 import shutil
 import subprocess
@@ -25,6 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ("zmqmr", "build_support", "setup.cfg", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE")
 # glibc 2.5 to 2.35: the hosts run Debian 12, Ubuntu 22.04 or later.
 GLIBC = range(5, 36)
+_OURS = ("pip", "zmqmr")  # what hosts get from nobody else
 
 
 class BuildFailed(Exception):
@@ -85,11 +88,28 @@ def build(python: str, machine: str, path: Path) -> None:
         platforms += [f"--platform=manylinux{year}_{machine}" for year in (2014, 2010, 1)]
         host = ["--only-binary=:all:", "--implementation=cp", f"--python-version={python}", *platforms]
         pip("download", "--dest", folder, *host, "pip", *requirements_of(wheel, python, machine))
-        part = path.with_suffix(f".part{os.getpid()}")
-        with tarfile.open(part, "w") as archive:
-            for each in sorted(Path(folder).glob("*.whl")):
-                archive.add(each, each.name)
-        part.rename(path)
+        pack(sorted(Path(folder).glob("*.whl")), path, thin=False)
+        pack(sorted(Path(folder).glob("*.whl")), thin_of(path), thin=True)
+
+
+def thin_of(path: Path) -> Path:
+    """The path of the thin archive beside the whole one."""
+    return path.with_suffix(".thin.tar")
+
+
+def pack(wheels: list[Path], path: Path, thin: bool) -> None:
+    """Write an archive of wheels, or of those that an index need not have, and their versions."""
+    versions = [wheel.name.split("-")[:2] for wheel in wheels]
+    constraints = "".join(f"{name}=={version}\n" for name, version in versions if name not in _OURS).encode()
+    part = path.with_suffix(f".part{os.getpid()}")
+    with tarfile.open(part, "w") as archive:
+        entry = tarfile.TarInfo("constraints.txt")
+        entry.size = len(constraints)
+        archive.addfile(entry, io.BytesIO(constraints))
+        for wheel, (name, _) in zip(wheels, versions, strict=True):
+            if not thin or name in _OURS:
+                archive.add(wheel, wheel.name)
+    part.rename(path)
 
 
 def main() -> int:
@@ -97,10 +117,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--python", default="{}.{}".format(*sys.version_info[:2]), help="of the hosts")
     parser.add_argument("--machine", default=os.uname().machine, help="of the hosts, x86_64 or aarch64")
+    parser.add_argument("--thin", action="store_true", help="without what an index has")
     options = parser.parse_args()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zmqmr"
     path = cache / f"wheelhouse-{digest(options.python, options.machine)}.tar"
-    if not path.exists():
+    wanted = thin_of(path) if options.thin else path
+    if not wanted.exists():
         cache.mkdir(parents=True, exist_ok=True)
         try:
             build(options.python, options.machine, path)
@@ -110,7 +132,7 @@ def main() -> int:
                 file=sys.stderr,
             )
             return 1
-    print(path)
+    print(wanted)
     return 0
 
 

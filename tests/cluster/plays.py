@@ -12,6 +12,12 @@ from testbed.controller import Controller, Played
 AFRESH = "--ssh-extra-args=-o ControlPath=none"
 
 
+def newest_wheelhouse(operator: Controller, kind: str = ".tar") -> Path:
+    """The newest archive of wheels; `kind`: .tar for all of them, .thin.tar for those that no index has."""
+    found = (operator.cache / "zmqmr").glob(f"wheelhouse-????????????????{kind}")
+    return max(found, key=lambda path: path.stat().st_mtime)
+
+
 def play_role(
     cluster: Controller, folder: Path, role: str, instance: dict[str, Any], *options: str, check: bool = True,
     environment: dict[str, str] | None = None, **variables: object,

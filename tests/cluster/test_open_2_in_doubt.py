@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from cluster.mistakes import make_vpc
-from cluster.plays import play_role
+from cluster.plays import newest_wheelhouse, play_role
 from testbed.commands import run
 from testbed.controller import Controller
 
@@ -111,7 +111,7 @@ def test_a_name_that_exists_in_another_vpc_is_refused(open_cluster: Controller) 
 
 def wheels_for_arm(operator: Controller, folder: Path) -> Path:
     """The archive of another architecture, as far as pip looks at it: the wheels' names."""
-    archive = max((operator.cache / "zmqmr").glob("wheelhouse-*.tar"), key=lambda path: path.stat().st_mtime)
+    archive = newest_wheelhouse(operator)
     path = folder / "wheelhouse-arm.tar"
     with tarfile.open(archive) as whole, tarfile.open(path, "w") as other:
         for member in whole.getmembers():
@@ -150,6 +150,29 @@ def test_f22_a_host_with_an_old_python_and_another_sort_is_named(
     reason = f"{instance['InstanceId']}: its Python is 3.8.10; zmqmr needs 3.10 or later, as on Ubuntu 24.04"
     assert reason in played.reason, played.output
     assert f"{instance['InstanceId']}: it has no GNU sort; install GNU coreutils" in played.reason
+
+
+def test_an_index_that_a_host_does_not_reach_is_named(open_cluster: Controller, tmp_path: Path) -> None:
+    instance = open_cluster.instances("worker")[0]
+    wheelhouse = tmp_path / "wheelhouse-elsewhere.tar"
+    wheelhouse.symlink_to(newest_wheelhouse(open_cluster, ".thin.tar"))
+    index = "https://127.0.0.1:9/simple"
+
+    played = play_role(
+        open_cluster,
+        tmp_path,
+        "zmqmr_install",
+        instance,
+        check=False,
+        wheelhouse=wheelhouse,
+        package_index=index,
+    )
+
+    assert played.status != 0
+    reason = (
+        rf"{index} has not every wheel for Python 3\.\d+\.\d+ on x86_64 \(ERROR: .*\): is that index reached"
+    )
+    assert re.search(reason, played.reason), played.output
 
 
 def test_wheels_of_another_architecture_are_named_and_the_host_keeps_what_it_runs(

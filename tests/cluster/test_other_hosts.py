@@ -2,20 +2,25 @@
 
 import json
 import random
+import subprocess
+import sys
+import tarfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import yaml
 from cluster.jobs import JOB, same, until
 from cluster.manual import is_of_other_hosts, manual, was_run
-from cluster.plays import output_until, play_role
+from cluster.plays import newest_wheelhouse, output_until, play_role
 from differential.harness import Result
 from environment import ROOT
 from testbed.bed import Testbed
 from testbed.commands import run
 from testbed.controller import Controller
 from testbed.hosts import Host
+from testbed.network import CONTROLLER
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -93,7 +98,8 @@ def test_a_cluster_of_hosts_that_are_not_on_ec2_runs_a_job(
         two.enter("mkdir", "-p", f"/opt/zmqmr/releases/{release}/venv")
         two.enter("touch", f"--date=2026-01-0{day}", f"/opt/zmqmr/releases/{release}")
 
-    played = their.play("cluster.yml", "-i", str(lab / "hosts.yml"))
+    with package_index(their, lab) as index:
+        played = their.play("cluster.yml", "-i", str(lab / "hosts.yml"), package_index=index)
 
     assert "Cluster lab is up: 1 worker." in played.reason
     for name in FILES:  # or the settings of ssh's user
@@ -103,8 +109,31 @@ def test_a_cluster_of_hosts_that_are_not_on_ec2_runs_a_job(
     done = their.run(*command)
     same(Result(done.returncode, done.stdout.encode(), done.stderr), expected)
     (ours,) = set(two.enter("ls", "/opt/zmqmr/releases").split()) - {"second", "third"}
+    pushed = two.enter("ls", f"/opt/zmqmr/releases/{ours}/wheels").split()
+    assert sorted(name.split("-")[0] for name in pushed) == ["constraints.txt", "pip", "zmqmr"]
     assert two.enter("readlink", "/opt/zmqmr/venv") == f"/opt/zmqmr/releases/{ours}/venv"
     assert two.enter("stat", "--format=%U %a", "/srv/zmqmr") == "zmqmr 700"
+
+
+@contextmanager
+def package_index(their: Controller, lab: Path) -> Iterator[str]:
+    """An index that the lab's hosts reach, with what a wheelhouse has but for zmqmr."""
+    index = lab / "index"
+    with tarfile.open(newest_wheelhouse(their)) as archive:
+        for member in archive.getmembers():
+            if member.name.endswith(".whl") and not member.name.startswith(("pip-", "zmqmr-")):
+                project = member.name.split("-")[0].lower().replace("_", "-")
+                archive.extract(member, index / "simple" / project, filter="data")
+    for address in ADDRESSES.values():
+        trusting = f"[global]\ntrusted-host = {CONTROLLER}\n"
+        their.bed.host(address).enter("sh", "-c", f"printf '{trusting}' > /etc/pip.conf")
+    serve = ("-m", "http.server", "8000", f"--bind={CONTROLLER}", f"--directory={index}")
+    command = their.bed.network.command(sys.executable, *serve)
+    with open(lab / "index.log", "wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+        try:
+            yield f"http://{CONTROLLER}:8000/simple"
+        finally:
+            process.terminate()
 
 
 def state(their: Controller) -> dict[str, str]:
