@@ -4,7 +4,7 @@
 
 prints the archive's path. It is kept in $XDG_CACHE_HOME/zmqmr, named after a digest of the sources, so that
 the same checkout is built once. With --thin it has what no index has, and pip, alone: hosts get the rest from
-an index of theirs, in the versions that constraints.txt in both archives names.
+an index of theirs, in the versions that constraints.txt in both archives names. --with adds what jobs import.
 """
 
 import argparse
@@ -34,9 +34,9 @@ class BuildFailed(Exception):
     """pip could not build or find a wheel."""
 
 
-def digest(python: str, machine: str) -> str:
-    """Names what the archive holds: the sources, and the kind of host."""
-    sums = hashlib.sha256(f"{python} {machine}".encode() + Path(__file__).read_bytes())
+def digest(python: str, machine: str, packages: list[str]) -> str:
+    """Names what the archive holds: the sources, the packages of jobs, and the kind of host."""
+    sums = hashlib.sha256(" ".join([python, machine, *packages]).encode() + Path(__file__).read_bytes())
     for name in SOURCES:
         top = ROOT / name
         for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
@@ -79,15 +79,16 @@ def copy_of_sources(folder: Path) -> Path:
     return folder
 
 
-def build(python: str, machine: str, path: Path) -> None:
-    """Write the archive to `path`."""
+def build(python: str, machine: str, packages: list[str], path: Path) -> None:
+    """Write the archive to `path`, and the thin one beside it."""
     with tempfile.TemporaryDirectory() as folder:
         pip("wheel", "--no-deps", "--wheel-dir", folder, str(copy_of_sources(Path(folder) / "sources")))
         (wheel,) = Path(folder).glob("zmqmr-*.whl")
         platforms = [f"--platform=manylinux_2_{minor}_{machine}" for minor in GLIBC]
         platforms += [f"--platform=manylinux{year}_{machine}" for year in (2014, 2010, 1)]
         host = ["--only-binary=:all:", "--implementation=cp", f"--python-version={python}", *platforms]
-        pip("download", "--dest", folder, *host, "pip", *requirements_of(wheel, python, machine))
+        needed = [*requirements_of(wheel, python, machine), *packages]
+        pip("download", "--dest", folder, *host, "pip", *needed)
         pack(sorted(Path(folder).glob("*.whl")), path, thin=False)
         pack(sorted(Path(folder).glob("*.whl")), thin_of(path), thin=True)
 
@@ -117,15 +118,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--python", default="{}.{}".format(*sys.version_info[:2]), help="of the hosts")
     parser.add_argument("--machine", default=os.uname().machine, help="of the hosts, x86_64 or aarch64")
+    parser.add_argument("--with", action="append", default=[], dest="packages", metavar="PACKAGE")
     parser.add_argument("--thin", action="store_true", help="without what an index has")
     options = parser.parse_args()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zmqmr"
-    path = cache / f"wheelhouse-{digest(options.python, options.machine)}.tar"
+    packages = sorted(set(options.packages))
+    path = cache / f"wheelhouse-{digest(options.python, options.machine, packages)}.tar"
     wanted = thin_of(path) if options.thin else path
     if not wanted.exists():
         cache.mkdir(parents=True, exist_ok=True)
         try:
-            build(options.python, options.machine, path)
+            build(options.python, options.machine, packages, path)
         except BuildFailed as failure:
             print(
                 f"cannot make a wheelhouse for Python {options.python} on {options.machine}: {failure}",

@@ -26,6 +26,7 @@ pytestmark = pytest.mark.timeout(900)
 
 ADDRESSES = {"one": "172.31.200.1", "two": "172.31.200.2"}
 FILES = ("id_ed25519", "known_hosts")
+PACKAGE = "toolz==1.0.0"  # what the lab's jobs import
 ROTATION_TASKS = 55  # that a rotation has at least, there
 
 
@@ -98,8 +99,13 @@ def test_a_cluster_of_hosts_that_are_not_on_ec2_runs_a_job(
         two.enter("mkdir", "-p", f"/opt/zmqmr/releases/{release}/venv")
         two.enter("touch", f"--date=2026-01-0{day}", f"/opt/zmqmr/releases/{release}")
 
+    make = [sys.executable, str(ROOT / "scripts/wheelhouse.py"), f"--with={PACKAGE}"]
+    subprocess.run(
+        make, check=True, stdout=subprocess.DEVNULL
+    )  # no index of the world is reached from the lab
     with package_index(their, lab) as index:
-        played = their.play("cluster.yml", "-i", str(lab / "hosts.yml"), package_index=index)
+        more = {"package_index": index, "python_packages": PACKAGE}
+        played = their.play("cluster.yml", "-i", str(lab / "hosts.yml"), **more)
 
     assert "Cluster lab is up: 1 worker." in played.reason
     for name in FILES:  # or the settings of ssh's user
@@ -108,6 +114,8 @@ def test_a_cluster_of_hosts_that_are_not_on_ec2_runs_a_job(
     command = ["zmqmr-run", str(JOB), "--cluster", "lab", "--no-conf", str(lines)]
     done = their.run(*command)
     same(Result(done.returncode, done.stdout.encode(), done.stderr), expected)
+    assert two.enter("/opt/zmqmr/venv/bin/python", "-c", "import toolz; print(toolz.__version__)") == "1.0.0"
+    assert json.loads((their.directory / "cluster.json").read_text())["python_packages"] == [PACKAGE]
     (ours,) = set(two.enter("ls", "/opt/zmqmr/releases").split()) - {"second", "third"}
     pushed = two.enter("ls", f"/opt/zmqmr/releases/{ours}/wheels").split()
     assert sorted(name.split("-")[0] for name in pushed) == ["constraints.txt", "pip", "zmqmr"]
