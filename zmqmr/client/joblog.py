@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from zmqmr.client.progress import RUN_ALONE, STORY, explain
+from zmqmr.client.progress import RUN_ALONE, SKIP_IT, STORY, explain
 from zmqmr.messages import AttemptReport, JobUpdate
 
 MAX_BYTES = 8 * 1024**2  # of a log; what comes after that is not kept
@@ -86,7 +86,7 @@ class Fold:
 def essence(text: str) -> str:
     """What attempts that fail alike have in common, of an explanation."""
     lines = text.partition(f"\n{STORY}")[0].split("\n")[1:]
-    return "\n".join(line for line in lines if not line.startswith(RUN_ALONE))
+    return "\n".join(line for line in lines if not line.startswith((RUN_ALONE, SKIP_IT)))
 
 
 def entries(path: str, start: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:

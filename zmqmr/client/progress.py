@@ -24,6 +24,7 @@ RECORD_CHARACTERS = 500  # of a record in an explanation
 REASON_CHARACTERS = 200  # of one that was said before
 STORY = "  what happened to the task, in minutes and seconds since the job began:"
 RUN_ALONE = "  run it alone"
+SKIP_IT = "  --skip-bad-records"
 STDERR_LINES = 20  # of an attempt's standard error, where it is shown while the job runs
 STORY_LINES = 10  # of a task's story: its last events
 STORY_CHARACTERS = 200  # of one of them
@@ -48,7 +49,7 @@ def explain(
     if failure.record:
         lines.append(f"  record: {cut(one_line(failure.record), RECORD_CHARACTERS)}")
         if report.final and report.step == 0 and failure.offset is not None:
-            lines.append("  --skip-bad-records N leaves up to N such records out of the result")
+            lines.append(f"{SKIP_IT} N leaves up to N such records out of the result")
     if failure.repro:
         where = " on that host" if elsewhere else ""
         lines.append(f"{RUN_ALONE}{where}: zmqmr replay {one_line(failure.repro)}")
