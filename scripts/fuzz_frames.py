@@ -89,7 +89,10 @@ class Mutator:
                 high = info.le if info.le is not None else 2**64 - 1
                 return draw.choice([low, high, *(number for number in (*BIG, 7) if low <= number <= high)])
             case inspect.FloatType():
-                return draw.choice([0.0, -1.0, 1e308, float("inf"), float("nan"), 0.001])
+                low = info.ge if info.ge is not None else -sys.float_info.max
+                high = info.le if info.le is not None else sys.float_info.max
+                odd = [float("inf"), float("nan")] if info.le is None else []
+                return draw.choice([low, high, 0.0, 0.001, *odd])
             case inspect.BoolType():
                 return draw.random() < 0.5
             case inspect.BytesType():

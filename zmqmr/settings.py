@@ -59,7 +59,7 @@ class Settings:
     hold_bytes: int = 256 * MIB  # uncommitted shuffle bytes an agent keeps in memory
     combine_values: int = 1_000_000  # values a combiner's table holds before it is combined
     sort_memory: str = "64M"  # GNU sort's -S
-    stderr_bytes: int = 1 * MIB  # of a task's standard error kept, from its end
+    stderr_bytes: int = 1 * MIB  # of a task's standard error kept while it runs; a failure has 20,000
     max_counters: int = 10_000  # counters of one job
     worker_wait_seconds: float = 60.0  # a job waits this long for a worker
     state_directory: str = ""  # of records and bundles; empty: zmqmr in XDG_STATE_HOME or ~/.local/state

@@ -214,7 +214,7 @@ def test_of_a_long_standard_error_the_end_is_shown_and_the_log_has_it_all(lines:
     failed = report(stderr="".join(f"line {number}\n" for number in range(1235)))
     Progress(3, stream=io.StringIO())(failed)
     shown = lines[-1].split("\n")
-    title = "  the end of its standard error (the last 20 of 1,235 lines; zmqmr logs shows all):"
+    title = "  the end of its standard error (its last 20 lines; zmqmr logs has more):"
     assert shown[-21:] == [title, *(f"    line {number}" for number in range(1215, 1235))]
     assert explain(failed, 3).count("    line ") == 1235
 

@@ -24,6 +24,15 @@ def test_the_manuals_commands_to_look_at_a_cluster_show_it(cluster: Controller) 
         assert all(instance["InstanceId"] in text for text in shown)
 
 
+def test_the_coordinators_log_has_its_days(cluster: Controller) -> None:
+    log = cluster.coordinator().enter("journalctl", "--unit=zmqmr-coordinator", "--output=cat", "--no-pager")
+
+    for instance in cluster.instances("worker"):
+        assert f"zmqmr worker {instance['InstanceId']} joins with" in log
+    assert " is gone\n" in log and " is to leave\n" in log
+    assert log.count(" begins\n") > 5 and log.count(" succeeded\n") > 5
+
+
 def test_the_manuals_way_to_the_status_page_leads_there(cluster: Controller) -> None:
     (words,) = [words for words in manual() if words[0] == "ssh"]
     address = cluster.coordinator().address

@@ -121,6 +121,25 @@ def test_a_limit_that_leaves_the_checks_out_is_refused_before_a_host_is_asked(ne
     assert "--limit leaves localhost out" in played.reason, played.output
 
 
+@pytest.mark.parametrize(
+    ("variables", "reason"),
+    [
+        ({"clustre": "demo"}, "There is no -e clustre here: did you mean -e cluster?"),
+        ({"cluster": "Demo"}, "Say which cluster: -e cluster=NAME"),
+    ],
+)
+def test_a_destruction_that_is_misspelt_ends_nothing(
+    newcomer: Controller, variables: dict[str, object], reason: str
+) -> None:
+    before = len(newcomer.bed.asked())
+
+    played = newcomer.play("playbooks/destroy.yml", "-i", "localhost,", check=False, **variables)
+
+    assert played.status != 0
+    assert reason in played.reason, played.output
+    assert len(newcomer.bed.asked()) == before
+
+
 def test_a_folder_that_the_workers_service_does_not_see_is_refused_before_a_host_is_asked(
     newcomer: Controller, tmp_path: Path
 ) -> None:

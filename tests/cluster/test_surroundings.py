@@ -16,7 +16,7 @@ pytestmark = pytest.mark.timeout(600)
 
 EAST, WEST = "us-east-1", "us-west-2"
 BOUNDARY = "arn:aws:iam::123456789012:policy/zmqmr-hosts"
-FIRST, LAST = 10, 15  # the tasks of a destruction that remove something
+FIRST, LAST = 13, 18  # the tasks of a destruction that remove something
 ALL = ["zmqmr-twin", "zmqmr-twin", "zmqmr-twin-REGION", "zmqmr-twin-REGION", "coordinator"]
 
 

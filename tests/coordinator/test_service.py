@@ -9,7 +9,15 @@ from core.strategies import make_spec
 from zmqmr.coordinator import service
 from zmqmr.coordinator.service import Coordinator
 from zmqmr.coordinator.store_server import StoreServer
-from zmqmr.core.events import JobCancelled, JobSubmitted, WorkerJoined
+from zmqmr.core.events import (
+    JobCancelled,
+    JobSubmitted,
+    Tick,
+    WorkerDrained,
+    WorkerJoined,
+    WorkerKept,
+    WorkerLost,
+)
 from zmqmr.messages import Leave, encode
 from zmqmr.net.sockets import worker_identity
 from zmqmr.settings import Settings
@@ -55,6 +63,32 @@ def test_a_worker_that_says_goodbye_is_gone_at_once(tmp_path: Path) -> None:
     only._receive(worker_identity("w0", 7), encode(Leave(7)), b"")
     assert "w0" not in only._scheduler.workers
     only._close()
+
+
+def test_its_log_says_who_comes_and_goes_and_what_begins_and_ends(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "zmqmr.coordinator")
+    only = coordinator(tmp_path, "only")
+    only._handle(WorkerJoined("w0", 7, "host", 2, "ipc://nowhere"))
+    for _ in range(2):  # a client says it again when it has heard nothing
+        only._handle(JobSubmitted(b"client:1", make_spec(job="job-1")))
+    only._handle(WorkerDrained("w0"))
+    only._handle(WorkerKept("w0"))
+    only._handle(WorkerDrained("nobody"))
+    only._handle(Tick())
+    only._handle(JobCancelled("job-1", "by\x1b[2J you\nand more"))
+    only._handle(WorkerLost("w0"))
+    only._handle(WorkerLost("w0"))
+    only._close()
+    assert caplog.messages == [
+        "worker w0 joins with 2 slots",
+        "job job-1 begins",
+        "worker w0 is to leave",
+        "worker w0 is to stay",
+        "job job-1 was killed: by?[2J you",
+        "worker w0 is gone",
+    ]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

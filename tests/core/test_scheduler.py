@@ -492,7 +492,7 @@ def test_a_job_without_a_worker_waits_and_then_fails_with_the_reason() -> None:
     drive.tick()
     drive.now = WORKER_WAIT
     drive.tick()
-    assert [update.waiting for update in drive.told(JobUpdate)] == ["no worker has joined"]
+    assert [update.waiting for update in drive.told(JobUpdate)] == ["no worker is there"]
     assert not drive.ended
     drive.now = WORKER_WAIT + 1
     drive.tick()

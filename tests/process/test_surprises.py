@@ -135,7 +135,10 @@ def test_a_job_that_counts_without_end_fails_with_the_reason(tmp_path: Path) -> 
     ours = run_zmqmr(_job(tmp_path, COUNTS_WITHOUT_END), inputs=[line])
     assert ours.rc == 1
     last = ours.stderr.splitlines()[-1]
-    assert last.endswith("more than 10000 different counters; count fewer things or raise ZMQMR_MAX_COUNTERS")
+    assert (
+        "the job has more than 10000 different counters; count fewer things or raise ZMQMR_MAX_COUNTERS"
+        in last
+    )
 
 
 def test_names_of_counters_are_cut(letters: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from zmqmr.cli.services import (
     add_key_options,
     endpoint,
     keys_of,
+    log_to_journal,
     make_room_for_files,
     say,
     take,
@@ -57,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
     name_process("zmqmr-coord")
     make_room_for_files(settings)
     keys = keys_of(args, "coordinator")
+    log_to_journal("zmqmr.coordinator")
     state_directory = os.path.abspath(args.state_directory)
     os.umask(0o077)  # the journal has what jobs were given, which may be secret
     lock = take(state_directory, "coordinator")

@@ -160,7 +160,7 @@ def _follow(cluster: "RemoteCluster", job: "JobSummary", record: "Record | None"
         stack.callback(progress.close)
         if record is None or living(record):
             return cluster.attach(progress)
-        kept = JobLog(Records.of(Settings.from_environ()).log_path(job.job), steps)
+        kept = JobLog(Records.of(Settings.from_environ()).log_path(job.job), steps, elsewhere=True)
         kept.open()
         stack.callback(kept.close)
 

@@ -21,10 +21,12 @@ class JobLog(logging.Handler):
     an entry never harms the job.
     """
 
-    def __init__(self, path: str, steps: int):
+    def __init__(self, path: str, steps: int, elsewhere: bool):
+        """`elsewhere`: the job's hosts are not this one."""
         super().__init__(logging.INFO)
         self._path = path
         self._steps = steps
+        self._elsewhere = elsewhere
         self._size = 0
         self.pid = os.getpid()  # tasks inherit the loggers of the client: they are not to write here
 
@@ -47,7 +49,7 @@ class JobLog(logging.Handler):
 
     def _failure(self, report: AttemptReport) -> None:
         level = "error" if report.final else "warning"
-        text = explain(report, self._steps)
+        text = explain(report, self._steps, self._elsewhere)
         self._append({"time": time.time(), "level": level, "text": text, "failure": True})
 
     def _append(self, entry: dict[str, Any]) -> None:

@@ -51,8 +51,8 @@ def explain(
         if report.final and report.step == 0 and failure.offset is not None:
             lines.append(f"{SKIP_IT} N leaves up to N such records out of the result")
     if failure.repro:
-        where = " on that host" if elsewhere else ""
-        lines.append(f"{RUN_ALONE}{where}: zmqmr replay {one_line(failure.repro)}")
+        where, command = (" on that host", "sudo zmqmr") if elsewhere else ("", "zmqmr")
+        lines.append(f"{RUN_ALONE}{where}: {command} replay {one_line(failure.repro)}")
     elif failure.no_repro:
         lines.append(f"  no repro bundle: {one_line(failure.no_repro)}")
     lines += _indented("traceback", failure.traceback, None)
@@ -67,7 +67,7 @@ def _indented(title: str, text: str, last: int | None) -> list[str]:
         return []
     lines = printable(text.rstrip()).split("\n")
     if last is not None and len(lines) > last:
-        title += f" (the last {last} of {len(lines):,} lines; zmqmr logs shows all)"
+        title += f" (its last {last} lines; zmqmr logs has more)"
         lines = lines[-last:]
     return [f"  {title}:", *("    " + line for line in lines)]
 

@@ -34,7 +34,7 @@ class Session:
         self.record = record
         self.records = Records.of(settings)
         self._bundles = settings.repro_directory
-        self._log = JobLog(self.records.log_path(record.job), record.steps)
+        self._log = JobLog(self.records.log_path(record.job), record.steps, bool(record.cluster))
         self._ended = self._warned = False
         self._there = False  # whether a cluster has the job: its end is not this process's to decide
         self._succeeded = False

@@ -12,6 +12,7 @@ import zmq
 
 from zmqmr.coordinator.admission import may_say, misfit, misfit_of_another_release, other_pythons
 from zmqmr.coordinator.encoding import Encoding
+from zmqmr.coordinator.eventlog import logged
 from zmqmr.coordinator.journal import Journal
 from zmqmr.coordinator.store import BlobStore
 from zmqmr.coordinator.store_server import StoreServer
@@ -182,9 +183,12 @@ class Coordinator:
     def _handle(self, event: Event) -> None:
         """Decide about an event. Its commands wait until it is in the journal."""
         now = self._now()
-        self._commands += self._scheduler.handle(event, now)
-        if not _is_news_only(event):
-            self._unwritten.append((now, event))
+        if _is_news_only(event):
+            self._commands += self._scheduler.handle(event, now)
+            return
+        with logged(event, self._scheduler):
+            self._commands += self._scheduler.handle(event, now)
+        self._unwritten.append((now, event))
 
     def _carry_out_all(self) -> None:
         """First the journal, then the commands; a send that fails is one more event."""

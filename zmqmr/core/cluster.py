@@ -45,7 +45,7 @@ class Cluster:
 
     def _progress_of(self, job: Job) -> JobUpdate:
         slots = sum(worker.slots for worker in self.workers.values())
-        waiting = "" if self.workers else "no worker has joined"
+        waiting = "" if self.workers else "no worker is there"
         if self.workers and all(worker.draining for worker in self.workers.values()):
             waiting = "all workers are being drained"
         elif self.workers and len(job.unopened) == len(self.workers):

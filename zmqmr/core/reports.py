@@ -128,8 +128,8 @@ class Reports(Repair):
             self._discard(job, task, attempt.number)
         elif not task.counted and self._too_many_counters(job, report):
             reason = (
-                f"the job has more than {self.max_counters} different counters;"
-                " count fewer things or raise ZMQMR_MAX_COUNTERS"
+                f"the job has more than {self.max_counters} different counters; count fewer things or raise"
+                " ZMQMR_MAX_COUNTERS, on a cluster in its hosts' /etc/zmqmr/settings"
             )
             self._end(job, "failed", reason)
         elif not task.counted and (name := self._too_large(job, report)):

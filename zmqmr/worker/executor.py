@@ -51,6 +51,7 @@ from zmqmr.worker.taskenv import task_env, with_environ
 
 _REPORT = re.compile(rb"reporter:(?:counter:([^,]*),([^,]*),(-?\d{1,18})|status:(.*))$")
 _READ_BYTES = 65536
+_WORDS_CHARACTERS = 20_000  # of a task's standard error in its failure; a replay shows all of it
 _LONGEST_LINE = 8192  # of standard error looked at for reports
 
 
@@ -269,7 +270,7 @@ class Executor:
             self._tell(AttemptEnded(launch.task, launch.attempt, _with_counters(child), None))
         else:
             failure = child.failure or self._crash(child, status)
-            failure = msgspec.structs.replace(failure, stderr=words[-20_000:])
+            failure = msgspec.structs.replace(failure, stderr=_end_of(words))
             self._tell(AttemptEnded(launch.task, launch.attempt, None, failure))
 
     def _crash(self, child: _Child, status: int) -> Failure:
@@ -374,6 +375,14 @@ def _input_path(run: Run) -> str:
     """The file that an attempt read, if it read one only."""
     paths = {piece.file.path for piece in run.launch.split.pieces} if run.launch.split else set()
     return paths.pop() if len(paths) == 1 else ""
+
+
+def _end_of(words: str) -> str:
+    """As much of a task's last words as a failure has room for: whole lines, if there is more than one."""
+    if len(words) <= _WORDS_CHARACTERS:
+        return words
+    end = words[-_WORDS_CHARACTERS:]
+    return end.partition("\n")[2] or end
 
 
 def _unexplained(status: int) -> str:
