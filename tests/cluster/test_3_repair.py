@@ -212,3 +212,4 @@ def test_the_job_that_ran_meanwhile_gives_the_same_bytes(
 
     same(ours, expected)
     assert ours.stdout == undisturbed.stdout
+    assert "its executor ended" not in ours.stderr, "a service that is stopped has failed no task"
