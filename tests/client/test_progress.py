@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from zmqmr.client.endings import log
+from zmqmr.client.joblog import brief
 from zmqmr.client.progress import Progress, explain, summary
 from zmqmr.client.texts import cut, one_line, printable
 from zmqmr.messages import AttemptReport, Failure, JobUpdate, StageProgress
@@ -127,6 +128,20 @@ def test_a_stage_is_estimated_by_the_time_in_which_it_worked(lines: list[str]):
     assert lines[-1].endswith("2 of 4 tasks, 2 running, 50 records/s, 50.0 kB/s, 0:20 left")
 
 
+def test_what_was_there_before_and_what_was_lost_is_not_counted_as_speed(lines: list[str]):
+    clock = Clock()
+    progress = Progress(1, stream=io.StringIO(), clock=clock)
+    states = [(0, 5000, 5_000_000), (10, 6000, 6_000_000), (20, 4000, 4_000_000), (30, 4500, 4_500_000)]
+    for clock.now, records, size in states:
+        clock.now = float(clock.now)
+        progress(update(stage(done=1, records=records, bytes=size, total_bytes=10_000_000)))
+    assert [line.partition("running, ")[2] for line in lines] == [
+        "100 records/s, 100.0 kB/s, 0:40 left",
+        "",
+        "50 records/s, 50.0 kB/s, 1:50 left",
+    ]
+
+
 def test_the_line_is_cut_to_the_terminal(
     lines: list[str], terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ):
@@ -216,7 +231,10 @@ def test_of_a_long_standard_error_the_end_is_shown_and_the_log_has_it_all(lines:
     shown = lines[-1].split("\n")
     title = "  the end of its standard error (its last 20 lines; zmqmr logs has more):"
     assert shown[-21:] == [title, *(f"    line {number}" for number in range(1215, 1235))]
-    assert explain(failed, 3).count("    line ") == 1235
+    whole = explain(replace(failed, story=("1.0 it began",)), 3)
+    assert whole.count("    line ") == 1235
+    assert brief(whole) == explain(replace(failed, story=("1.0 it began",)), 3, stderr_lines=20)
+    assert brief(explain(report(stderr="a\n"), 3)) == explain(report(stderr="a\n"), 3)
 
 
 def test_a_record_that_a_job_might_leave_out_comes_with_the_switch():

@@ -134,11 +134,11 @@ def _inputs(record: "Record") -> str:
 
 
 def _print_failures(record: "Record", failures: list[dict[str, Any]]) -> None:
-    from zmqmr.client.joblog import essence
+    from zmqmr.client.joblog import brief, essence
 
     newest = {essence(entry["text"]): entry for entry in failures}  # of those that are alike
     shown = sorted(newest.values(), key=lambda entry: entry["time"])[-FAILURES:]
     for entry in shown:
-        print(printable(entry["text"]))
+        print(printable(brief(entry["text"])))
     if len(failures) > len(shown):
         print(f"{counted(len(failures) - len(shown), 'earlier failure')}: zmqmr logs {record.job}")

@@ -5,9 +5,10 @@ import logging
 import os
 import time
 from collections.abc import Iterator
+from itertools import takewhile
 from typing import Any
 
-from zmqmr.client.progress import RUN_ALONE, SKIP_IT, STORY, explain
+from zmqmr.client.progress import RUN_ALONE, SKIP_IT, STDERR_LINES, STORY, WORDS, explain
 from zmqmr.messages import AttemptReport, JobUpdate
 
 MAX_BYTES = 8 * 1024**2  # of a log; what comes after that is not kept
@@ -89,6 +90,17 @@ def essence(text: str) -> str:
     """What attempts that fail alike have in common, of an explanation."""
     lines = text.partition(f"\n{STORY}")[0].split("\n")[1:]
     return "\n".join(line for line in lines if not line.startswith((RUN_ALONE, SKIP_IT)))
+
+
+def brief(text: str) -> str:
+    """An explanation with no more of the task's standard error than is shown while the job runs."""
+    before, title, rest = text.partition(f"\n  {WORDS}:\n")
+    words = list(takewhile(lambda line: line.startswith("    "), rest.split("\n")))
+    if len(words) <= STDERR_LINES:
+        return text
+    after = rest.split("\n")[len(words) :]
+    title = f"\n  {WORDS} (its last {STDERR_LINES} lines; zmqmr logs has more):"
+    return "\n".join([before + title, *words[-STDERR_LINES:], *after])
 
 
 def entries(path: str, start: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -12,6 +12,7 @@ from typing import TextIO
 from msgspec.structs import replace
 
 from zmqmr.client.endings import is_shown, log
+from zmqmr.client.pace import Pace
 from zmqmr.client.texts import cut, one_line, printable, size_words
 from zmqmr.messages import AttemptReport, Failure, JobUpdate, StageProgress
 from zmqmr.words import counted
@@ -24,6 +25,7 @@ RECORD_CHARACTERS = 500  # of a record in an explanation
 REASON_CHARACTERS = 200  # of one that was said before
 STORY = "  what happened to the task, in minutes and seconds since the job began:"
 RUN_ALONE = "  run it alone"
+WORDS = "the end of its standard error"
 SKIP_IT = "  --skip-bad-records"
 STDERR_LINES = 20  # of an attempt's standard error, where it is shown while the job runs
 STORY_LINES = 10  # of a task's story: its last events
@@ -56,7 +58,7 @@ def explain(
     elif failure.no_repro:
         lines.append(f"  no repro bundle: {one_line(failure.no_repro)}")
     lines += _indented("traceback", failure.traceback, None)
-    lines += _indented("the end of its standard error", failure.stderr, stderr_lines)
+    lines += _indented(WORDS, failure.stderr, stderr_lines)
     lines += _story(report.story)
     return "\n".join(lines)
 
@@ -145,8 +147,7 @@ class Progress:
         self._rewrites = is_shown(logging.INFO) and self._stream.isatty()
         self._drawn = False
         self._started: dict[int, float] = {}  # stage -> when its first task ran
-        self._at_work: dict[int, float] = {}  # stage -> seconds in which a task of it ran
-        self._working: tuple[frozenset[int], float] = (frozenset(), clock())  # those stages, and since when
+        self._paces: dict[int, Pace] = {}  # by stage
         self._ended: set[int] = set()
         self._said = ("", "")  # status and waiting reason of the last log line
         self._waits_since = clock()
@@ -224,8 +225,8 @@ class Progress:
 
     def _update(self, update: JobUpdate) -> None:
         now = self._clock()
-        self._count_work(update, now)
         for stage in update.stages:
+            self._paces.setdefault(stage.stage, Pace(stage, now)).note(stage, now)
             if (stage.running or stage.done) and stage.stage not in self._started:
                 self._started[stage.stage] = now
             if stage.tasks and stage.done == stage.tasks and stage.stage not in self._ended:
@@ -236,20 +237,13 @@ class Progress:
             self._waits_since = now
         active = _active(update)
         waiting = update.waiting if now - self._waits_since >= WAIT_SECONDS else ""
-        line = self._line(active, waiting, now)
+        line = self._line(active, waiting)
         if self._rewrites:
             self._draw(line)
         elif line and (now >= self._log_due or self._news(active, waiting)):
             self._log_due = now + LOG_SECONDS
             self._said = (active.status if active else "", waiting)
             log.info(line)
-
-    def _count_work(self, update: JobUpdate, now: float) -> None:
-        """Add up how long each stage has had running tasks: waiting for workers makes none slower."""
-        working, since = self._working
-        for stage in working:
-            self._at_work[stage] = self._at_work.get(stage, 0.0) + now - since
-        self._working = (frozenset(stage.stage for stage in update.stages if stage.running), now)
 
     def _news(self, active: StageProgress | None, waiting: str) -> bool:
         """Whether there is a reason to wait, or a status, that was not said yet."""
@@ -266,16 +260,16 @@ class Progress:
     def _title(self, stage: StageProgress) -> str:
         return f"Step {stage.step + 1} of {self._steps} {stage.kind}"
 
-    def _line(self, stage: StageProgress | None, waiting: str, now: float) -> str:
+    def _line(self, stage: StageProgress | None, waiting: str) -> str:
         if stage is None:
             return f"waiting: {one_line(waiting)}" if waiting else ""
         words = [
             f"{self._title(stage)}: {stage.done} of {counted(stage.tasks, 'task')}, {stage.running} running"
         ]
-        seconds = self._at_work.get(stage.stage, 0.0)
-        if stage.running and seconds > 0 and stage.records:
-            words.append(f"{stage.records / seconds:,.0f} records/s, {size_words(stage.bytes / seconds)}/s")
-            left = _seconds_left(stage, seconds)
+        pace = self._paces[stage.stage]
+        if rates := pace.rates():
+            words.append(f"{rates[0]:,.0f} records/s, {size_words(rates[1])}/s")
+            left = pace.seconds_left()
             if left is not None:
                 words.append(f"{int(left) // 60}:{int(left) % 60:02d} left")
         if stage.failures:
@@ -300,8 +294,3 @@ def _active(update: JobUpdate) -> StageProgress | None:
     running = [stage for stage in update.stages if stage.running]
     unfinished = [stage for stage in update.stages if stage.done < stage.tasks]
     return running[-1] if running else (unfinished[0] if unfinished else None)
-
-
-def _seconds_left(stage: StageProgress, seconds: float) -> float | None:
-    done, total = (stage.bytes, stage.total_bytes) if stage.total_bytes else (stage.done, stage.tasks)
-    return seconds * (total - done) / done if 0 < done <= total else None
