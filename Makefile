@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# pip's notices about itself are of no interest here.
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: test check pytest cluster-test testbed demo mutation-check fuzz simulate scale wheel format clean
 

@@ -99,6 +99,16 @@ def test_what_the_store_has_is_not_pushed_again(steady, ours):
     assert second.lines == first.lines
 
 
+def test_what_is_in_two_inputs_is_pushed_once_and_said(steady, ours):
+    for name in ("one.txt", "two.txt"):
+        (ours / name).write_text("the same\n" * 100)
+
+    result = steady.run("word_count", ours / "one.txt", ours / "two.txt")
+
+    assert set(result.lines) == {b'"same"\t200', b'"the"\t200'}
+    assert "pushed 900 bytes; 0 bytes were there already; 900 bytes were repetitions" in result.stderr
+
+
 def test_setup_runs_once_for_each_host_and_job(steady, text, ours, tell):
     job = ours / "uses_setup.py"
     job.write_text(

@@ -149,7 +149,8 @@ class RemoteCluster:
                 log.info("pushed %s of %s", size_words(done), size_words(total))
         if files:
             there = max(0, done - store.moved)
-            log.info("pushed %s; %s were there already", size_words(done - there), size_words(there))
+            again = f"; {size_words(total - done)} were repetitions" if total > done else ""
+            log.info("pushed %s; %s were there already%s", size_words(done - there), size_words(there), again)
         return tuple(splits)
 
     @staticmethod

@@ -54,7 +54,7 @@ class RemoteRun:
             raise
         _say_reused(run, self._ended)
         self._keeps = self._ended.state == "succeeded"
-        if not self._keeps:
+        if not self._keeps and any(stage.done for stage in self._ended.stages):
             log.info("what its tasks finished is kept there; the same command with --resume uses it again")
         return self._ended
 
