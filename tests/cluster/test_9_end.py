@@ -30,7 +30,7 @@ def test_the_coordinators_log_has_its_days(cluster: Controller) -> None:
     for instance in cluster.instances("worker"):
         assert f"zmqmr worker {instance['InstanceId']} joins with" in log
     assert " is gone\n" in log and " is to leave\n" in log
-    assert log.count(" begins\n") > 5 and log.count(" succeeded\n") > 5
+    assert " begins\n" in log and " succeeded\n" in log
 
 
 def test_the_manuals_way_to_the_status_page_leads_there(cluster: Controller) -> None:
