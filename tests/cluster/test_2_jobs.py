@@ -46,7 +46,7 @@ def test_a_task_that_failed_can_be_run_alone_on_its_host(cluster: Controller, tm
     done = cluster.run(*command, str(tmp_path / "bad.txt"), check=False)
 
     assert done.returncode == 1
-    bundle = re.search(r"on that host: zmqmr replay (/var/lib/zmqmr/state/repro/\S+)", done.stderr)
+    bundle = re.search(r"on that host: sudo zmqmr replay (/var/lib/zmqmr/state/repro/\S+)", done.stderr)
     assert bundle, done.stderr
     hosts = [cluster.host(instance) for instance in cluster.instances("worker")]
     there = [host for host in hosts if host.enter("sh", "-c", f"ls {bundle[1]} || true")]

@@ -76,7 +76,7 @@ def test_a_job_that_fails_is_said_in_one_line_and_explained_in_its_log(site, our
     assert failed.stderr.splitlines()[-1] == (
         "Step 1 of 1 failed: map-0-00000 failed 4 times: ValueError: cannot take raise me"
     )
-    assert "run it alone on that host: zmqmr replay " in failed.stderr
+    assert "run it alone on that host: sudo zmqmr replay " in failed.stderr
     job = site.newest()
     assert (job["state"], job["reason"]) == (
         "failed",
