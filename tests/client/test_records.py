@@ -82,20 +82,6 @@ def test_f37_a_running_job_is_lost_when_none_of_its_processes_lives() -> None:
     assert settled(record(state="succeeded")).state == "succeeded"
 
 
-def test_a_job_of_a_cluster_that_is_gone_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    folder = tmp_path / "zmqmr" / "clusters" / "demo"
-    folder.mkdir(parents=True)
-    ours = record(cluster="demo", state="left", detached=True)
-    running = record(cluster="demo")
-    elsewhere = record(cluster="tcp://127.0.0.1:2681", state="left")
-    assert [settled(each).state for each in (ours, running, elsewhere)] == ["left", "left", "left"]
-    folder.rmdir()
-    assert [settled(each).state for each in (ours, running, elsewhere)] == ["lost", "lost", "left"]
-    assert settled(ours).reason == "the cluster demo is gone"
-    assert settled(record(cluster="demo", state="succeeded")).state == "succeeded"
-
-
 def test_another_process_with_the_number_of_the_jobs_is_not_the_jobs() -> None:
     me = records.process(os.getpid())
     reused = record(boot=records.boot_id(), processes={"client": Process(me.pid, me.started - 1)})

@@ -173,26 +173,13 @@ class Records:
 
 def settled(record: Record) -> Record:
     """The record, as a lost job's if it says running and no process of it lives; of one on a cluster it is
-    known only that its client has left it, unless the cluster is gone."""
-    if record.state in ("running", "left") and not living(record):
-        if record.cluster and _is_gone(record.cluster):
-            return msgspec.structs.replace(
-                record, state="lost", reason=f"the cluster {record.cluster} is gone"
-            )
-        if record.state == "left":
-            return record
+    known only that its client has left it."""
+    if record.state == "running" and not living(record):
         if record.cluster:
             return msgspec.structs.replace(record, state="left", reason=DETACHED if record.detached else LEFT)
         reason = "its processes ended without a word: killed, or the machine was started again"
         return msgspec.structs.replace(record, state="lost", reason=reason)
     return record
-
-
-def _is_gone(cluster: str) -> bool:
-    """Whether a cluster that was known here by its name is not any longer."""
-    from zmqmr.client.cluster import clusters_directory
-
-    return "://" not in cluster and not os.path.isdir(os.path.join(clusters_directory(), cluster))
 
 
 def how_it_ended(record: Record) -> str:
