@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from zmqmr.errors import ProtocolError
 
-PROTOCOL = 1
+PROTOCOL = 2
 
 AttemptNumber = Annotated[int, Meta(ge=1, le=1_000_000)]
 Seconds = Annotated[float, Meta(ge=0, le=1e12)]

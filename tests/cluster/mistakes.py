@@ -46,7 +46,12 @@ MISTAKES: list[tuple[dict[str, object], dict[str, str], str]] = [
     ({"workers": "many"}, {}, r"workers=many: give the number of workers"),
     ({"worker": 2}, {}, r"There is no -e worker here: did you mean -e workers\?"),
     ({"python_packages": "--pre,numpy"}, {}, r"python_packages: --pre is none: give names or name==version"),
-    ({"package_index": "pypi"}, {}, r"package_index=pypi: give the URL of an index that the hosts reach"),
+    ({"package_index": "pypi"}, {}, r"package_index: give the URL of an index that the hosts reach"),
+    (
+        {"package_index": "https://me:secret@host/simple"},
+        {},
+        r"package_index: give the URL of an index that the hosts reach, .*; a password belongs into their",
+    ),
     ({"s3_read": "s3://*"}, {}, r"s3://\*: give a bucket and a prefix in it, s3://bucket/prefix/, without"),
     ({}, {"AWS_REGION": "us-gov-west-1"}, r"us-gov-west-1 is in a partition of AWS of its own.*-i inventory"),
     ({"ssh_from": ""}, {}, r"Say from where you use ssh: -e ssh_from=203\.0\.113\.7/32"),

@@ -95,9 +95,6 @@ def test_a_cluster_of_hosts_that_are_not_on_ec2_runs_a_job(
     assert not their.directory.exists()
 
     two = their.bed.host(ADDRESSES["two"])
-    for day, release in enumerate(("first", "second", "third"), start=1):
-        two.enter("mkdir", "-p", f"/opt/zmqmr/releases/{release}/venv")
-        two.enter("touch", f"--date=2026-01-0{day}", f"/opt/zmqmr/releases/{release}")
 
     make = [sys.executable, str(ROOT / "scripts/wheelhouse.py"), f"--with={PACKAGE}"]
     subprocess.run(
@@ -116,7 +113,7 @@ def test_a_cluster_of_hosts_that_are_not_on_ec2_runs_a_job(
     same(Result(done.returncode, done.stdout.encode(), done.stderr), expected)
     assert two.enter("/opt/zmqmr/venv/bin/python", "-c", "import toolz; print(toolz.__version__)") == "1.0.0"
     assert json.loads((their.directory / "cluster.json").read_text())["python_packages"] == [PACKAGE]
-    (ours,) = set(two.enter("ls", "/opt/zmqmr/releases").split()) - {"second", "third"}
+    (ours,) = two.enter("ls", "/opt/zmqmr/releases").split()
     pushed = two.enter("ls", f"/opt/zmqmr/releases/{ours}/wheels").split()
     assert sorted(name.split("-")[0] for name in pushed) == ["constraints.txt", "pip", "zmqmr"]
     assert two.enter("readlink", "/opt/zmqmr/venv") == f"/opt/zmqmr/releases/{ours}/venv"
