@@ -123,6 +123,8 @@ def test_workers_that_cannot_leave_in_time_stay_and_take_work_again(
     until(lambda: list(cluster.workers().values()).count("draining") == 2, "nobody is to leave")
     cluster.kill(killed)
 
+    blind = cluster.play("cluster.yml", f"--limit=localhost,{before[0]}", check=False, workers=2)
+    assert blind.status != 0 and "None leaves: --limit leaves the coordinator out" in blind.reason
     played = cluster.play("cluster.yml", limit, AFRESH, check=False, workers=2, drain_seconds=1)
 
     assert played.status != 0
