@@ -108,21 +108,19 @@ def test_a_detached_job_is_found_followed_and_fetched_by_its_id_F37(site, words)
     assert (again.rc, again.stdout) == (2, b"") and "was fetched before" in again.stderr
 
 
+def as_the_cluster_says(site: Site, job: str) -> dict[str, Any]:
+    listed = site.cluster.command("jobs", "--cluster", site.cluster.name, "--json").stdout.splitlines()
+    (found,) = (each for each in map(json.loads, listed) if each["job"] == job)
+    return dict(found)
+
+
 def test_a_detached_job_took_as_long_as_its_cluster_says(site, words, tell):
     job = site.run("noted_words", "--detach", "--pause", "1", "--tell", tell, words).stdout.decode().strip()
 
-    (running,) = (
-        json.loads(line)
-        for line in site.cluster.command("jobs", "--cluster", site.cluster.name, "--json").stdout.splitlines()
-        if job in line.decode()
-    )
+    running = as_the_cluster_says(site, job)
     assert site.zmqmr("attach", job).rc == 0
 
-    (ended,) = (
-        json.loads(line)
-        for line in site.cluster.command("jobs", "--cluster", site.cluster.name, "--json").stdout.splitlines()
-        if job in line.decode()
-    )
+    ended = as_the_cluster_says(site, job)
     assert (running["state"], ended["state"]) == ("running", "succeeded")
     assert ended["seconds"] > max(running["seconds"], 2)  # two lines, a second each
     assert abs(site.newest()["seconds"] - ended["seconds"]) < 0.001

@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from zmqmr.cli import remote
-from zmqmr.cli.texts import add_job_argument, moment, print_bytes, print_json, say
+from zmqmr.cli.texts import add_job_argument, moment, print_bytes, print_json, say, show_log
 from zmqmr.client.texts import printable
 from zmqmr.errors import EXIT_INTERRUPTED, EXIT_JOB_FAILED, EXIT_OK, EXIT_UNREACHABLE, UsageError
 from zmqmr.settings import Settings
@@ -84,16 +84,12 @@ def _print_log(record: "Record", records: "Records") -> None:
 
 
 def _follow(record: "Record", records: "Records", quiet: bool) -> "Record":
-    import logging
-
     from zmqmr.client import contact
     from zmqmr.client.endings import log
     from zmqmr.client.progress import Progress
 
     if not quiet:
-        handler = logging.StreamHandler(sys.stderr)
-        log.addHandler(handler)
-        log.setLevel(logging.INFO)
+        show_log(log)
     progress = Progress(record.steps)
     try:
         contact.follow(record, records, progress)

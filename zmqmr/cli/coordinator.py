@@ -8,11 +8,11 @@ from zmqmr.cli.services import (
     add_key_options,
     endpoint,
     keys_of,
-    log_to_journal,
     make_room_for_files,
     say,
     take,
 )
+from zmqmr.cli.texts import show_log
 from zmqmr.errors import EXIT_OK
 from zmqmr.settings import Settings
 
@@ -48,6 +48,7 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def run(args: argparse.Namespace) -> int:
     """Serve until TERM. UsageError when it cannot listen, or not safely."""
+    from zmqmr.coordinator.eventlog import log
     from zmqmr.coordinator.service import Coordinator, run_coordinator
     from zmqmr.net.notify import Notifier
     from zmqmr.status.server import StatusServer
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     name_process("zmqmr-coord")
     make_room_for_files(settings)
     keys = keys_of(args, "coordinator")
-    log_to_journal("zmqmr.coordinator")
+    show_log(log, "zmqmr ")
     state_directory = os.path.abspath(args.state_directory)
     os.umask(0o077)  # the journal has what jobs were given, which may be secret
     lock = take(state_directory, "coordinator")

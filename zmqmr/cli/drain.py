@@ -1,10 +1,10 @@
 """zmqmr drain: let workers finish what they have, so that they can leave without loss."""
 
 import argparse
-import sys
 from typing import TYPE_CHECKING
 
 from zmqmr.cli.services import add_coordinator_options, ask
+from zmqmr.cli.texts import say
 from zmqmr.cli.workers import await_workers, show
 from zmqmr.errors import EXIT_JOB_FAILED, EXIT_OK
 
@@ -41,10 +41,9 @@ def run(args: argparse.Namespace) -> int:
         show(found, args.json)
         return EXIT_OK
     if all(worker.state == "draining" for worker in found.workers):
-        print(
-            "zmqmr: no worker is left to take work: jobs wait until one joins, or stays with"
-            f" zmqmr drain --cancel {args.names[-1]}",
-            file=sys.stderr,
+        say(
+            "no worker is left to take work: jobs wait until one joins, or stays with"
+            f" zmqmr drain --cancel {args.names[-1]}"
         )
     found = await_workers(args, lambda found: not _needed(found, args.names), found)
     show(found, args.json)

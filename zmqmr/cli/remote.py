@@ -1,14 +1,12 @@
 """The commands about jobs, for those of a cluster: with --cluster NAME, or because a job's record says so."""
 
 import argparse
-import logging
 import os
-import sys
 import tempfile
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
-from zmqmr.cli.texts import print_bytes, print_json, print_progress, print_table, say
+from zmqmr.cli.texts import print_bytes, print_json, print_progress, print_table, say, show_log
 from zmqmr.errors import (
     EXIT_INTERRUPTED,
     EXIT_JOB_FAILED,
@@ -128,8 +126,7 @@ def attach(args: argparse.Namespace, record: "Record | None") -> int:
     from zmqmr.client.endings import log
 
     if not args.json:
-        log.addHandler(logging.StreamHandler(sys.stderr))
-        log.setLevel(logging.INFO)
+        show_log(log)
     with connect(args) as cluster:
         job = _find(args, cluster)
         log.info(

@@ -2,7 +2,6 @@
 
 import argparse
 import fcntl
-import logging
 import os
 import resource
 import sys
@@ -150,14 +149,6 @@ def add_coordinator_options(parser: argparse.ArgumentParser) -> None:
     )
     add_key_options(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
-
-
-def log_to_journal(name: str) -> None:
-    """Have what a logger of ours says from INFO on in the service's log."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("zmqmr %(message)s"))
-    logging.getLogger(name).addHandler(handler)
-    logging.getLogger(name).setLevel(logging.INFO)
 
 
 def say(text: str) -> None:

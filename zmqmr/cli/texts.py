@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import os
 import sys
 import time
@@ -53,6 +54,14 @@ def print_progress(stages: Iterable[StageProgress], counters: Iterable[Counters]
         for group, names in sorted(groups.items()):
             for name, count in sorted(names.items()):
                 print(f"counter of step {number}: {one_line(group)} / {one_line(name)} = {count:,}")
+
+
+def show_log(log: logging.Logger, before: str = "") -> None:
+    """Have what a logger says from INFO on on standard error, each with the word `before`."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter(before + "%(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
 
 
 def add_job_argument(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from itertools import takewhile
 from typing import Any
 
-from zmqmr.client.progress import RUN_ALONE, SKIP_IT, STDERR_LINES, STORY, WORDS, explain
+from zmqmr.client.progress import RUN_ALONE, SKIP_IT, STDERR_LINES, STORY, WORDS, explain, shortened
 from zmqmr.messages import AttemptReport, JobUpdate
 
 MAX_BYTES = 8 * 1024**2  # of a log; what comes after that is not kept
@@ -95,12 +95,11 @@ def essence(text: str) -> str:
 def brief(text: str) -> str:
     """An explanation with no more of the task's standard error than is shown while the job runs."""
     before, title, rest = text.partition(f"\n  {WORDS}:\n")
-    words = list(takewhile(lambda line: line.startswith("    "), rest.split("\n")))
-    if len(words) <= STDERR_LINES:
+    if not title:
         return text
-    after = rest.split("\n")[len(words) :]
-    title = f"\n  {WORDS} (its last {STDERR_LINES} lines; zmqmr logs has more):"
-    return "\n".join([before + title, *words[-STDERR_LINES:], *after])
+    lines = rest.split("\n")
+    words = list(takewhile(lambda line: line.startswith("    "), lines))
+    return "\n".join([before, *shortened(WORDS, words, STDERR_LINES), *lines[len(words) :]])
 
 
 def entries(path: str, start: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:

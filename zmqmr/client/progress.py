@@ -67,11 +67,14 @@ def _indented(title: str, text: str, last: int | None) -> list[str]:
     """A title and the lines below it, or the `last` ones of them; nothing without text."""
     if not text.strip():
         return []
-    lines = printable(text.rstrip()).split("\n")
-    if last is not None and len(lines) > last:
-        title += f" (its last {last} lines; zmqmr logs has more)"
-        lines = lines[-last:]
-    return [f"  {title}:", *("    " + line for line in lines)]
+    lines = ["    " + line for line in printable(text.rstrip()).split("\n")]
+    return [f"  {title}:", *lines] if last is None else shortened(title, lines, last)
+
+
+def shortened(title: str, lines: list[str], last: int) -> list[str]:
+    """The title and the `last` ones of the lines below it, which says so if there are more."""
+    more = f" (its last {last} lines; zmqmr logs has more)" if len(lines) > last else ""
+    return [f"  {title}{more}:", *lines[-last:]]
 
 
 def _headline(report: AttemptReport, steps: int) -> str:
@@ -226,7 +229,9 @@ class Progress:
     def _update(self, update: JobUpdate) -> None:
         now = self._clock()
         for stage in update.stages:
-            self._paces.setdefault(stage.stage, Pace(stage, now)).note(stage, now)
+            if stage.stage not in self._paces:
+                self._paces[stage.stage] = Pace(stage, now)
+            self._paces[stage.stage].note(stage, now)
             if (stage.running or stage.done) and stage.stage not in self._started:
                 self._started[stage.stage] = now
             if stage.tasks and stage.done == stage.tasks and stage.stage not in self._ended:
