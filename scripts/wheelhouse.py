@@ -89,8 +89,9 @@ def build(python: str, machine: str, packages: list[str], path: Path) -> None:
         host = ["--only-binary=:all:", "--implementation=cp", f"--python-version={python}", *platforms]
         needed = [*requirements_of(wheel, python, machine), *packages]
         pip("download", "--dest", folder, *host, "pip", *needed)
-        pack(sorted(Path(folder).glob("*.whl")), path, thin=False)
-        pack(sorted(Path(folder).glob("*.whl")), thin_of(path), thin=True)
+        wheels = sorted(Path(folder).glob("*.whl"))
+        pack(wheels, path, thin=False)
+        pack(wheels, thin_of(path), thin=True)
 
 
 def thin_of(path: Path) -> Path:
@@ -118,7 +119,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--python", default="{}.{}".format(*sys.version_info[:2]), help="of the hosts")
     parser.add_argument("--machine", default=os.uname().machine, help="of the hosts, x86_64 or aarch64")
-    parser.add_argument("--with", action="append", default=[], dest="packages", metavar="PACKAGE")
+    parser.add_argument(
+        "--with",
+        action="append",
+        default=[],
+        dest="packages",
+        metavar="PACKAGE",
+        help="name or name==version",
+    )
     parser.add_argument("--thin", action="store_true", help="without what an index has")
     options = parser.parse_args()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zmqmr"

@@ -10,7 +10,7 @@ import pytest
 from cluster.mistakes import make_vpc
 from cluster.plays import newest_wheelhouse, play_role
 from testbed.commands import run
-from testbed.controller import Controller
+from testbed.controller import Controller, Played
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -152,21 +152,18 @@ def test_f22_a_host_with_an_old_python_and_another_sort_is_named(
     assert f"{instance['InstanceId']}: it has no GNU sort; install GNU coreutils" in played.reason
 
 
+def install(operator: Controller, folder: Path, wheelhouse: Path, **variables: object) -> Played:
+    """Install from an archive on the first worker's host."""
+    host = operator.instances("worker")[0]
+    return play_role(operator, folder, "zmqmr_install", host, check=False, wheelhouse=wheelhouse, **variables)
+
+
 def test_an_index_that_a_host_does_not_reach_is_named(open_cluster: Controller, tmp_path: Path) -> None:
-    instance = open_cluster.instances("worker")[0]
     wheelhouse = tmp_path / "wheelhouse-elsewhere.tar"
     wheelhouse.symlink_to(newest_wheelhouse(open_cluster, ".thin.tar"))
     index = "https://127.0.0.1:9/simple"
 
-    played = play_role(
-        open_cluster,
-        tmp_path,
-        "zmqmr_install",
-        instance,
-        check=False,
-        wheelhouse=wheelhouse,
-        package_index=index,
-    )
+    played = install(open_cluster, tmp_path, wheelhouse, package_index=index)
 
     assert played.status != 0
     reason = (
@@ -178,18 +175,10 @@ def test_an_index_that_a_host_does_not_reach_is_named(open_cluster: Controller, 
 def test_wheels_of_another_architecture_are_named_and_the_host_keeps_what_it_runs(
     open_cluster: Controller, tmp_path: Path
 ) -> None:
-    instance = open_cluster.instances("worker")[0]
-    host = open_cluster.host(instance)
+    host = open_cluster.host(open_cluster.instances("worker")[0])
     before = host.enter("readlink", "/opt/zmqmr/venv", check=False)
 
-    played = play_role(
-        open_cluster,
-        tmp_path,
-        "zmqmr_install",
-        instance,
-        check=False,
-        wheelhouse=wheels_for_arm(open_cluster, tmp_path),
-    )
+    played = install(open_cluster, tmp_path, wheels_for_arm(open_cluster, tmp_path))
 
     assert played.status != 0
     reason = (
